@@ -1,0 +1,1 @@
+"""Errors, registry and configuration: what every other package may use. No torch here."""

@@ -1,0 +1,265 @@
+"""Strict typed settings: YAML or `--set a.b=c` comes in, frozen models or one clear error go out.
+
+Every section of a configuration file is a `Settings` model that lives beside the code it sets. `train/config.py`
+and `analyze/config.py` join them into whole files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+import yaml
+from pydantic.fields import FieldInfo
+
+from picolm.base.errors import PicoError, nearest, suggestion
+
+
+class OperationalMark:
+    """Marks a field that may change under an existing run; every other field belongs to the run's identity."""
+
+
+OPERATIONAL = OperationalMark()
+
+
+class Settings(pydantic.BaseModel):
+    """Frozen, unknown keys forbidden, lax about lists and numbers written as text, strict about booleans."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _booleans_stay_booleans(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        field = cls.model_fields.get(info.field_name or "")
+        if field is None:
+            return value
+        kinds = set(_leaf_types(field.annotation))
+        if isinstance(value, bool) and not kinds & {bool, object, Any}:
+            raise ValueError(f"{str(value).lower()} is a boolean, which is not allowed here")
+        if not isinstance(value, bool) and kinds - {type(None)} == {bool} and value is not None:
+            raise ValueError(f"`{value}` is not a boolean: write true or false")
+        return value
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _leaf_types(annotation: Any) -> Iterator[Any]:
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        yield from _leaf_types(typing.get_args(annotation)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for argument in typing.get_args(annotation):
+            yield from _leaf_types(argument)
+    elif origin is typing.Literal:
+        yield from (type(value) for value in typing.get_args(annotation))
+    else:
+        yield annotation
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalar rules of YAML 1.2: `3e-4` is a float, `no` is text, `12:30` is text; no repeated keys."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, typing.Hashable) and key in seen and key != "<<":
+                mark = key_node.start_mark
+                raise PicoError(f"line {mark.line + 1}: the key `{key}` appears twice", "keep one of the two")
+            if isinstance(key, typing.Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:[0-9][0-9_]*)?\.?[0-9]+(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*\.(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node)).replace("_", "")
+    return int(text, 16) if "0x" in text else int(text, 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The YAML document in `text`; `source` names it in errors."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except PicoError as error:
+        raise PicoError(f"{source}: {error.message}", error.hint) from error
+    except yaml.YAMLError as error:
+        raise PicoError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PicoError(f"there is no file {path}", "give the path of a YAML configuration, such as configs/demo.yaml") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PicoError(f"{path} cannot be read as text: {error}") from error
+    data = parse_yaml(text, str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise PicoError(f"{path} holds a {type(data).__name__}, not settings", "write `section:` lines with settings below them")
+    return data
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what `_Loader` would not read back as text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def dump_yaml(settings: Settings) -> str:
+    """The settings as YAML, every default written out, in field order."""
+    return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `data` with each `a.b=c` of the command line set; values are read as YAML."""
+    result: dict[str, Any] = json.loads(json.dumps(data))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise PicoError(f"--set {override}: not of the form key=value", "for example --set training.max_steps=10")
+        section = result
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            if not isinstance(section.get(parent), dict):
+                section[parent] = {}
+            section = section[parent]
+        section[last] = parse_yaml(text, f"--set {override}")
+    return result
+
+
+def parse_settings(model: type[S], data: Any, source: str) -> S:
+    """`data` as an instance of `model`; PicoError names file, key, value and the nearest thing that is allowed."""
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise _explain(model, error, source) from None
+
+
+def _explain(model: type[Settings], error: pydantic.ValidationError, source: str) -> PicoError:
+    problems = error.errors(include_url=False)
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]
+    location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return PicoError(f"{source}: {key} is not a setting", _key_hint(model, location))
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return PicoError(f"{source}: {key} must be given", _field_hint(model, location))
+    where = f"{source}: {key} = {_shown(problem['input'])}: " if key else f"{source}: "
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return PicoError(where + message + more, _field_hint(model, location))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _key_hint(model: type[Settings], location: Sequence[Any]) -> str:
+    *parents, wrong = [str(part) for part in location]
+    siblings = set(_fields_at(model, parents))
+    close = nearest(wrong, siblings)
+    if close is not None:
+        return f"did you mean `{'.'.join([*parents, close])}`?"
+    everywhere = {path: path.rsplit(".", 1)[-1] for path, _ in walk_fields(model)}
+    same_name = [path for path, last in everywhere.items() if last == wrong]
+    if same_name:
+        return f"did you mean `{same_name[0]}`?"
+    return suggestion(wrong, siblings)
+
+
+def _field_hint(model: type[Settings], location: Sequence[Any]) -> str:
+    path = ".".join(str(part) for part in location)
+    for name, field in walk_fields(model):
+        if name == path and field.description:
+            return " ".join(field.description.split())
+    return ""
+
+
+def _fields_at(model: type[Settings], parents: Sequence[str]) -> dict[str, FieldInfo]:
+    for parent in parents:
+        field = model.model_fields.get(parent)
+        section = None if field is None else _section_of(field)
+        if section is None:
+            return {}
+        model = section
+    return dict(model.model_fields)
+
+
+def _section_of(field: FieldInfo) -> type[Settings] | None:
+    for kind in _leaf_types(field.annotation):
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            return kind
+    return None
+
+
+def walk_fields(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted key, field) of every leaf setting of a model, in order."""
+    for name, field in model.model_fields.items():
+        section = _section_of(field)
+        if section is not None and section.model_config.get("extra") != "allow":
+            yield from walk_fields(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def flatten(settings: Settings, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> JSON value of every leaf setting."""
+    flat: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings) and type(value).model_config.get("extra") != "allow":
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = settings.model_dump(mode="json", include={name})[name]
+    return flat
+
+
+def operational_keys(model: type[Settings]) -> set[str]:
+    """Dotted keys of the settings that may change under an existing run."""
+    return {key for key, field in walk_fields(model) if any(isinstance(mark, OperationalMark) for mark in field.metadata)}
+
+
+def identity_values(settings: Settings) -> dict[str, Any]:
+    """Dotted key -> value of the settings that make a run what it is."""
+    operational = operational_keys(type(settings))
+    return {key: value for key, value in flatten(settings).items() if key not in operational}
+
+
+def identity_hash(settings: Settings) -> str:
+    """SHA-256 over the identity settings in canonical JSON."""
+    text = json.dumps(identity_values(settings), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
