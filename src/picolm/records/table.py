@@ -54,8 +54,9 @@ class Row:
     """Hash of inputs, metric, options and version: a row with the same one need not be computed again."""
 
 
-KEY = tuple(
-    ["run", "variant", "seed", "step", "split", "data_type", "component", "part", "layer", "head", "metric", "options", "partner"]
+KEY = (
+    *("run", "variant", "seed", "step", "split", "data_type"),
+    *("component", "part", "layer", "head", "metric", "options", "partner"),
 )
 """Columns that say what a row is about; of two rows with the same key the newer counts."""
 
