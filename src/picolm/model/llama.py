@@ -1,0 +1,118 @@
+"""The decoder as a Hugging Face Llama: the names, the settings, the order of rows. Both ways.
+
+The decoder rotates adjacent pairs of coordinates, Llama rotates halves, so within each head the rows of q and k are stored
+even ones first, then odd ones. `rope_theta` is written twice: transformers 5 reads the nested one, 4 the top-level one,
+and each silently takes 10000 if it finds only the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from picolm.base.errors import PicoError
+from picolm.records.snapshot import Layout, Placement
+
+if TYPE_CHECKING:
+    from picolm.model.decoder import DecoderConfig
+
+PARTS = {
+    "attention_norm": ("input_layernorm", "norm"),
+    "attention.q_proj": ("self_attn.q_proj", "query"),
+    "attention.k_proj": ("self_attn.k_proj", "key"),
+    "attention.v_proj": ("self_attn.v_proj", "value"),
+    "attention.o_proj": ("self_attn.o_proj", "output"),
+    "swiglu_norm": ("post_attention_layernorm", "norm"),
+    "swiglu.w_0": ("mlp.gate_proj", "gate"),
+    "swiglu.w_1": ("mlp.up_proj", "up"),
+    "swiglu.w_2": ("mlp.down_proj", "down"),
+}
+"""Part of a block -> (Llama's name for it, role)."""
+
+
+def llama_layout(config: DecoderConfig) -> Layout:
+    """Where each plain tensor of a decoder is stored in a Llama file."""
+    tensors = {"embedding_proj": Placement("model.embed_tokens.weight", "embedding")}
+    for layer in range(config.n_layers):
+        for part, (stored, role) in PARTS.items():
+            rotary = "halves" if role in ("query", "key") else None
+            tensors[f"layers.{layer}.{part}"] = Placement(f"model.layers.{layer}.{stored}.weight", role, rotary=rotary)
+    tensors["output_norm"] = Placement("model.norm.weight", "norm")
+    tensors["de_embedding_proj"] = Placement("lm_head.weight", "unembedding")
+    return Layout("pico_decoder", config.attention_n_heads, config.key_value_heads, config.width_of_head, tensors)
+
+
+def llama_config(config: DecoderConfig) -> dict[str, Any]:
+    """The decoder's settings as the `config.json` of a `LlamaForCausalLM`."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.activation_hidden_dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.attention_n_heads,
+        "num_key_value_heads": config.key_value_heads,
+        "head_dim": config.width_of_head,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_seq_len,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.position_emb_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.position_emb_theta},
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "mlp_bias": False,
+        "torch_dtype": "float32",
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+def settings_from_llama(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The decoder settings that a Llama `config.json` stands for; PicoError names what the decoder cannot express."""
+    _refuse_unless(content, "hidden_act", "silu", source)
+    _refuse_unless(content, "attention_bias", False, source)
+    _refuse_unless(content, "mlp_bias", False, source)
+    _refuse_unless(content, "tie_word_embeddings", False, source)
+    heads = _required(content, "num_attention_heads", source)
+    width = _required(content, "hidden_size", source)
+    head_width = content.get("head_dim")
+    return {
+        "d_model": width,
+        "n_layers": _required(content, "num_hidden_layers", source),
+        "vocab_size": _required(content, "vocab_size", source),
+        "max_seq_len": content.get("max_position_embeddings", 2048),
+        "attention_n_heads": heads,
+        "attention_n_kv_heads": content.get("num_key_value_heads") or heads,
+        "head_width": None if head_width == width / heads else head_width,
+        "activation_hidden_dim": _required(content, "intermediate_size", source),
+        "norm_eps": content.get("rms_norm_eps", 1e-6),
+        "position_emb_theta": rope_theta(content, source),
+    }
+
+
+def rope_theta(content: Mapping[str, Any], source: str) -> float:
+    """The rotary base of a `config.json`, from wherever it stands; scaled rotary embeddings are refused."""
+    nested = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    if not isinstance(nested, Mapping):
+        raise PicoError(f"{source}: rope_parameters is not an object")
+    kind = nested.get("rope_type", nested.get("type", "default"))
+    if kind != "default":
+        raise PicoError(f"{source}: rope_type {str(kind)[:40]!r} is not supported", "only unscaled rotary embeddings are")
+    stated = {value for value in (content.get("rope_theta"), nested.get("rope_theta")) if value is not None}
+    if len(stated) > 1:
+        raise PicoError(f"{source}: rope_theta stands there twice with different values")
+    return float(next(iter(stated), 10000.0))
+
+
+def _required(content: Mapping[str, Any], key: str, source: str) -> Any:
+    if content.get(key) is None:
+        raise PicoError(f"{source}: {key} must be given")
+    return content[key]
+
+
+def _refuse_unless(content: Mapping[str, Any], key: str, allowed: Any, source: str) -> None:
+    value = content.get(key, allowed)
+    if value != allowed:
+        raise PicoError(f"{source}: {key} = {str(value)[:40]!r} is not supported", f"the decoder has {key} = {allowed!r}")
