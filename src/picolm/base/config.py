@@ -220,9 +220,9 @@ def _fields_at(model: type[Settings], parents: Sequence[str]) -> dict[str, Field
 
 
 def _section_of(field: FieldInfo) -> type[Settings] | None:
-    for kind in _leaf_types(field.annotation):
-        if isinstance(kind, type) and issubclass(kind, Settings):
-            return kind
+    kinds = [kind for kind in _leaf_types(field.annotation) if kind is not type(None)]
+    if len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], Settings):
+        return kinds[0]
     return None
 
 

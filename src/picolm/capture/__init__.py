@@ -1,0 +1,1 @@
+"""Copies of activations, gradients and updates of the very step, taken without disturbing it."""

@@ -1,0 +1,1 @@
+"""Optimisers and learning-rate schedules: parts, chosen by name in `training.optimization`."""

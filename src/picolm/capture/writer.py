@@ -1,0 +1,84 @@
+"""Writes a filled recorder into a checkpoint folder: tensors, the batch they come from, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+from safetensors.torch import save_file
+from torch import Tensor
+
+from picolm.capture.recorder import Recorder
+from picolm.records import durable
+from picolm.records.rundir import CheckpointFolder
+
+GRADIENT_MEANING = "mean over the tokens of the global batch, before clipping"
+
+
+@dataclass(frozen=True)
+class SnapshotBatch:
+    """The sequences a snapshot was taken on: row numbers in their data and token identifiers (sequences, T + 1)."""
+
+    rows: numpy.ndarray
+    tokens: numpy.ndarray
+    fingerprint: str
+
+
+def write_snapshot(
+    folder: Path,
+    recorder: Recorder,
+    *,
+    split: str,
+    step: int,
+    training_tokens: int,
+    batch: SnapshotBatch,
+    decode: Callable[[list[int]], str] | None,
+    applied: bool,
+) -> None:
+    """Write one split of a snapshot into the checkpoint folder `folder` (not yet sealed)."""
+    checkpoint = CheckpointFolder(folder)
+    checkpoint.learning_dynamics.mkdir(exist_ok=True)
+    tensors = {"activations": recorder.activations, "gradients": recorder.gradients, "updates": recorder.updates}
+    for data_type, named in tensors.items():
+        if named:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in named.items()}, checkpoint.dynamics_tensors(split, data_type)
+            )
+    write_batch(checkpoint.dynamics_batch(split), batch, decode)
+    info = {
+        "split": split,
+        "step": step,
+        "tokens": training_tokens,
+        "applied": applied,
+        "gradient": GRADIENT_MEANING,
+        "positions": list(recorder.plan.positions),
+        "sequences": len(batch.rows),
+        "samples": len(batch.rows) * len(recorder.plan.positions),
+        "batch_tokens": int(batch.tokens.shape[0] * (batch.tokens.shape[1] - 1)),
+        "data_fingerprint": batch.fingerprint,
+        "dtypes": {data_type: _dtypes(named) for data_type, named in tensors.items() if named},
+    }
+    durable.write_json(checkpoint.dynamics_info(split), info)
+
+
+def write_batch(path: Path, batch: SnapshotBatch, decode: Callable[[list[int]], str] | None) -> None:
+    """One row per sequence: `row` in the data, `input_ids`, and `text` where a tokenizer is at hand."""
+    import pyarrow
+    import pyarrow.parquet
+
+    identifiers = [tokens.tolist() for tokens in batch.tokens]
+    texts = [decode(tokens) for tokens in identifiers] if decode is not None else [""] * len(identifiers)
+    table = pyarrow.table(
+        {
+            "row": pyarrow.array(batch.rows, pyarrow.int64()),
+            "input_ids": pyarrow.array(identifiers, pyarrow.list_(pyarrow.int32())),
+            "text": pyarrow.array(texts, pyarrow.string()),
+        }
+    )
+    pyarrow.parquet.write_table(table, path)
+
+
+def _dtypes(named: dict[str, Tensor]) -> list[str]:
+    return sorted({str(tensor.dtype).removeprefix("torch.") for tensor in named.values()})

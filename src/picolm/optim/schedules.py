@@ -1,0 +1,59 @@
+"""The built-in schedules: factor on the peak learning rate as a function of the update number, 0 for the first update."""
+
+from __future__ import annotations
+
+import math
+
+from picolm.base.errors import PicoError
+from picolm.optim.contract import SCHEDULES, Schedule
+
+
+@SCHEDULES.register("linear_with_warmup")
+def linear_with_warmup(*, max_steps: int, warmup_steps: int) -> Schedule:
+    """From 0 up to 1 over `warmup_steps`, then down to 0 at `max_steps`, both linearly: the paper's schedule."""
+    return lambda step: _warmup(step, warmup_steps) if step < warmup_steps else _left(step, warmup_steps, max_steps)
+
+
+@SCHEDULES.register("cosine")
+def cosine(*, max_steps: int, warmup_steps: int, final_share: float = 0.1) -> Schedule:
+    """Warm-up, then half a cosine down to `final_share` of the peak (Loshchilov and Hutter, 2017)."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _warmup(step, warmup_steps)
+        done = 1.0 - _left(step, warmup_steps, max_steps)
+        return final_share + (1.0 - final_share) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    return factor
+
+
+@SCHEDULES.register("wsd")
+def wsd(*, max_steps: int, warmup_steps: int, decay_share: float = 0.2, final_share: float = 0.0) -> Schedule:
+    """Warm-up, stable, then linear decay to `final_share` over the last `decay_share` of the run (Hu et al., 2024)."""
+    if not 0.0 <= decay_share <= 1.0:
+        raise PicoError(f"training.optimization.lr_scheduler: decay_share = {decay_share} is not between 0 and 1")
+    decay_start = max(warmup_steps, round(max_steps * (1.0 - decay_share)))
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _warmup(step, warmup_steps)
+        if step < decay_start:
+            return 1.0
+        return final_share + (1.0 - final_share) * _left(step, decay_start, max_steps)
+
+    return factor
+
+
+@SCHEDULES.register("constant")
+def constant(*, max_steps: int, warmup_steps: int) -> Schedule:
+    """Warm-up, then the peak learning rate to the end."""
+    return lambda step: _warmup(step, warmup_steps) if step < warmup_steps else 1.0
+
+
+def _warmup(step: int, warmup_steps: int) -> float:
+    return step / warmup_steps
+
+
+def _left(step: int, start: int, end: int) -> float:
+    """Share of the stretch from `start` to `end` that is still ahead at `step`."""
+    return max(0.0, (end - step) / max(1, end - start))

@@ -1,0 +1,191 @@
+"""Scheduled checkpoints: copied before an update, sealed after it, with what the update looked like in between."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from picolm.base.config import identity_hash
+from picolm.capture.plan import CapturePlan
+from picolm.capture.recorder import Recorder
+from picolm.capture.writer import SnapshotBatch, write_snapshot
+from picolm.model.contract import LanguageModel, save_model
+from picolm.records.manifest import Manifest, manifest_hash, sealed_folder
+from picolm.records.rundir import CheckpointFolder
+from picolm.train.methods.contract import StepBatch
+from picolm.train.methods.plain import Plain
+from picolm.train.run import Observer, Parts, Progress
+from picolm.train.state import TrainingState, copy_state, write_state
+
+Evaluator = Callable[[int, int], None]
+"""Called with (step, tokens) before a scheduled checkpoint is sealed: scores the live model and writes the scores."""
+
+
+@dataclass(frozen=True)
+class ValBatch:
+    """The fixed batch whose activations and gradients are kept with every checkpoint."""
+
+    batch: SnapshotBatch
+    micro_batch_sequences: int
+
+
+@dataclass(frozen=True)
+class PendingCheckpoint:
+    """A checkpoint that is copied but not yet sealed."""
+
+    model: LanguageModel
+    state: TrainingState
+    train: Recorder | None
+    val: Recorder | None
+
+
+class Checkpointer:
+    """Knows which steps are kept, and carries the one pending checkpoint through its step."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        progress: Progress,
+        *,
+        plan: CapturePlan | None,
+        val: ValBatch | None,
+        evaluator: Evaluator,
+        tokenizer_file: Path | None,
+        observer: Observer,
+    ) -> None:
+        self._parts = parts
+        self._progress = progress
+        self._plan = plan
+        self._val = val
+        self._evaluator = evaluator
+        self._tokenizer_file = tokenizer_file
+        self._observer = observer
+        self._schedule = frozenset(parts.config.checkpoint_steps)
+        self._config_hash = identity_hash(parts.config)
+        self._pending: PendingCheckpoint | None = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether `step` is scheduled and not sealed yet."""
+        return step in self._schedule and step not in self._progress.sealed
+
+    def begin(self, step: int) -> None:
+        """On a scheduled step: copy the state, score the model, take the val snapshot. Leaves the training as it was."""
+        if not self.is_due(step):
+            return
+        state = self._copy_state(step)
+        with torch.random.fork_rng():
+            self._evaluator(step, self._progress.tokens)
+            val = self._observe_val()
+        train = None if self._plan is None else Recorder(self._plan)
+        self._pending = PendingCheckpoint(self._copy_model(), state, train, val)
+
+    def observing(self) -> AbstractContextManager[None]:
+        """Around forward and backward: keeps activations if a snapshot is pending."""
+        recorder = self._train_recorder
+        return nullcontext() if recorder is None else recorder.activations_of(self._parts.model)
+
+    def copy_gradients(self) -> None:
+        """Between backward and clipping: keeps gradients if a snapshot is pending."""
+        if self._train_recorder is not None:
+            self._train_recorder.copy_gradients(self._parts.plain_tensors)
+
+    def observing_update(self) -> AbstractContextManager[None]:
+        """Around the update: keeps what it changed if a snapshot is pending."""
+        recorder = self._train_recorder
+        return nullcontext() if recorder is None else recorder.updates_of(self._parts.plain_tensors)
+
+    def finish(self, tokens_BT: Tensor, *, applied: bool) -> bool:
+        """Seal the pending checkpoint, if there is one; whether one was sealed. `tokens_BT`: the rows of the step."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return False
+        step = pending.state.step
+        rows = self._parts.loader.rows_of_step(step)
+        batch = SnapshotBatch(rows, tokens_BT.cpu().numpy(), self._parts.loader.fingerprint)
+        self._seal(pending, batch, applied)
+        return True
+
+    def save_between(self, step: int) -> None:
+        """Seal weights and training state at a step that is not scheduled, so that the run can continue from it."""
+        if step not in self._progress.sealed:
+            self._seal(PendingCheckpoint(self._copy_model(), self._copy_state(step), None, None), None, applied=False)
+
+    @property
+    def _train_recorder(self) -> Recorder | None:
+        return None if self._pending is None else self._pending.train
+
+    def _copy_state(self, step: int) -> TrainingState:
+        parts = self._parts
+        return copy_state(
+            step=step,
+            tokens=self._progress.tokens,
+            optimizer=parts.optimizer,
+            names=parts.parameter_names,
+            method_state=parts.method.state(),
+        )
+
+    def _copy_model(self) -> LanguageModel:
+        return copy.deepcopy(self._parts.model).to("cpu")
+
+    def _observe_val(self) -> Recorder | None:
+        if self._plan is None or self._val is None:
+            return None
+        parts, recorder = self._parts, Recorder(self._plan)
+        tokens_BT = torch.from_numpy(self._val.batch.tokens).to(parts.fabric.device)
+        batch = StepBatch(0, tokens_BT.split(self._val.micro_batch_sequences), tokens_BT.numel() - len(tokens_BT))
+        parts.fabric_model.eval()
+        with recorder.activations_of(parts.model):
+            Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
+        parts.fabric_model.train()
+        recorder.copy_gradients(parts.plain_tensors)
+        parts.optimizer.zero_grad(set_to_none=True)
+        return recorder
+
+    def _seal(self, pending: PendingCheckpoint, batch: SnapshotBatch | None, applied: bool) -> None:
+        state = pending.state
+        folder = self._parts.directory.checkpoint(state.step)
+        manifest = Manifest(
+            step=state.step,
+            tokens=state.tokens,
+            parent=self._progress.parent,
+            config_hash=self._config_hash,
+            data_fingerprint=self._parts.loader.fingerprint,
+        )
+        with sealed_folder(folder, manifest) as temporary:
+            checkpoint = CheckpointFolder(temporary)
+            self._write_model(checkpoint, pending.model)
+            write_state(checkpoint.training_state, state)
+            if pending.train is not None and batch is not None:
+                self._write_snapshot(temporary, pending.train, "train", state, batch, applied)
+            if pending.val is not None and self._val is not None:
+                self._write_snapshot(temporary, pending.val, "val", state, self._val.batch, False)
+        self._progress.parent = manifest_hash(folder)
+        self._progress.sealed.add(state.step)
+        self._observer.say(f"checkpoint {state.step} sealed")
+
+    def _write_model(self, checkpoint: CheckpointFolder, model: LanguageModel) -> None:
+        save_model(model, checkpoint.path, tokenizer_file=self._tokenizer_file)
+        if "pytorch" in self._parts.config.checkpointing.formats:
+            checkpoint.native_weights.parent.mkdir()
+            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, checkpoint.native_weights)
+
+    def _write_snapshot(
+        self, folder: Path, recorder: Recorder, split: str, state: TrainingState, batch: SnapshotBatch, applied: bool
+    ) -> None:
+        write_snapshot(
+            folder,
+            recorder,
+            split=split,
+            step=state.step,
+            training_tokens=state.tokens,
+            batch=batch,
+            decode=self._parts.decode,
+            applied=applied,
+        )

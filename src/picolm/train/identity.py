@@ -1,0 +1,125 @@
+"""`run.json`: what a run is, and whether a configuration still is that run."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from picolm.base.config import dump_yaml, flatten, identity_hash, identity_values, parse_yaml
+from picolm.base.errors import PicoError
+from picolm.records import durable
+from picolm.records.rundir import RunDirectory
+from picolm.train.config import RunConfig, parse_config
+
+FORMAT = "picolm.run/1"
+RECORDED_PACKAGES = ("picolm", "torch", "lightning-fabric", "numpy", "pyarrow", "safetensors", "tokenizers")
+
+
+def new_identity(config: RunConfig[Any], *, data: dict[str, Any], parameters: int) -> dict[str, Any]:
+    """The content of `run.json` for a run that begins now."""
+    seeds = config.training.seeds.model_dump()
+    return {
+        "format": FORMAT,
+        "name": config.run_name,
+        "created": _now(),
+        "variant": "",
+        "seed": seeds["init"],
+        "seeds": seeds,
+        "code": {"version": importlib.metadata.version("picolm"), **_git_state()},
+        "environment": environment(),
+        "data": data,
+        "model": {"type": config.model.model_type, "parameters": parameters},
+        "config_hash": identity_hash(config),
+        "batch_sequences": config.data.dataloader.batch_size,
+        "max_steps": config.training.max_steps,
+        "history": [],
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and thread count: bit-identical repeats need the same ones. No host name, no user, no path."""
+    versions = {package: importlib.metadata.version(package) for package in RECORDED_PACKAGES}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        **versions,
+    }
+
+
+def begin(directory: RunDirectory, config: RunConfig[Any], identity: dict[str, Any]) -> None:
+    """Create the run folder: configuration first, identity last."""
+    directory.path.mkdir(parents=True, exist_ok=True)
+    durable.write_text(directory.config_file, dump_yaml(config))
+    directory.write_identity(identity)
+
+
+def record_continuation(directory: RunDirectory, config: RunConfig[Any], step: int) -> None:
+    """Note that the run continues from `step`, with the operational settings that differ from before."""
+    before = flatten(read_config(directory))
+    changes = {key: [before.get(key), value] for key, value in flatten(config).items() if before.get(key) != value}
+    identity = directory.identity()
+    identity["history"].append({"continued": _now(), "step": step, "changes": changes, "environment": environment()})
+    durable.write_text(directory.config_file, dump_yaml(config))
+    directory.write_identity(identity)
+
+
+def read_config(directory: RunDirectory) -> RunConfig[Any]:
+    """The resolved configuration of a run."""
+    path = directory.config_file
+    if not path.is_file():
+        raise PicoError(
+            f"{directory.path} has no training_config.yaml", "the run folder is damaged; restore it or choose another run name"
+        )
+    return parse_config(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path), default_name=directory.name)
+
+
+def check_same_run(directory: RunDirectory, config: RunConfig[Any], data_fingerprint: str) -> None:
+    """PicoError with the difference if `config` would be another run than the one in `directory`."""
+    before, now = identity_values(read_config(directory)), identity_values(config)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        shown = "\n".join(f"  {key}: {_plain(before.get(key))} -> {_plain(now.get(key))}" for key in changed)
+        raise PicoError(
+            f"the run {directory.path} exists with another configuration:\n{shown}",
+            "set these back to continue it, or start a new run with --set checkpointing.run_name=NAME",
+        )
+    known = directory.identity()["data"]["fingerprint"]
+    if known != data_fingerprint:
+        raise PicoError(
+            f"the run {directory.path} was trained on other data: fingerprint {known[:12]}, now {data_fingerprint[:12]}",
+            "restore the data, or start a new run with --set checkpointing.run_name=NAME",
+        )
+
+
+def _plain(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the source tree picolm runs from, if it is one; None for an installed package."""
+    source = Path(__file__).resolve().parents[3]
+    if not (source / ".git").exists():
+        return {"git_commit": None, "git_dirty": None}
+    try:
+        commit = _git(source, "rev-parse", "HEAD").strip()
+        return {"git_commit": commit, "git_dirty": bool(_git(source, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
+
+
+def _git(source: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=True, timeout=10).stdout

@@ -1,0 +1,75 @@
+"""One row of `logs/train.jsonl` per logged step: what the step lost, how large the gradient was, how fast it went."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from picolm.base.errors import PicoError
+from picolm.records import trainlog
+from picolm.train.methods.contract import StepResult
+from picolm.train.run import Observer, Parts, Progress
+
+
+class StepLog:
+    """Turns results into rows; keeps the clock, with checkpoints and evaluation taken out."""
+
+    def __init__(self, parts: Parts, progress: Progress, observer: Observer) -> None:
+        self._parts = parts
+        self._progress = progress
+        self._observer = observer
+        self._started = time.perf_counter()
+        self._paused_seconds = 0.0
+        self._steps_since_row = 0
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Time inside the block is not training time."""
+        begun = time.perf_counter()
+        yield
+        self._paused_seconds += time.perf_counter() - begun
+
+    def after_update(self, step: int, result: StepResult, gradient_norm: Tensor, tokens: int) -> None:
+        """Write a row if this update is due for one. `step` is the number of updates before this one."""
+        self._steps_since_row += 1
+        made = step + 1
+        every = self._parts.config.monitoring.logging.log_every_n_steps
+        if made % every and made != 1 and made != self._parts.config.training.max_steps:
+            return
+        row = self._row(step, result, float(gradient_norm), tokens)
+        trainlog.append_row(self._parts.directory.log_file, row)
+        self._observer.row(row)
+
+    def _row(self, step: int, result: StepResult, gradient_norm: float, tokens: int) -> dict[str, Any]:
+        optimization = self._parts.config.training.optimization
+        loss = float(self._parts.fabric.all_reduce(result.loss_sum, reduce_op="sum")) / tokens
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            raise PicoError(
+                f"step {step}: the loss is {loss} and the norm of the gradient {gradient_norm}",
+                "lower training.optimization.lr, set training.optimization.clip_norm=1.0, or use precision 32-true",
+            )
+        step_seconds = self._step_seconds()
+        limit = optimization.clip_norm
+        return {
+            "step": step + 1,
+            "tokens": self._progress.tokens,
+            "loss": loss,
+            "learning_rate": optimization.lr * self._parts.schedule(step),
+            "gradient_norm": gradient_norm,
+            "clip_factor": 1.0 if limit is None else min(1.0, limit / (gradient_norm + 1e-6)),
+            "tokens_per_second": tokens / step_seconds,
+            "step_seconds": step_seconds,
+            **{name: float(value) for name, value in result.series.items()},
+        }
+
+    def _step_seconds(self) -> float:
+        """Mean training seconds per step since the last row."""
+        now = time.perf_counter()
+        seconds = (now - self._started - self._paused_seconds) / self._steps_since_row
+        self._started, self._paused_seconds, self._steps_since_row = now, 0.0, 0
+        return seconds

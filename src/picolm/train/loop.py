@@ -1,0 +1,74 @@
+"""The training loop. A batch of rows comes in from `data/loader`; the method turns it into a gradient; the optimiser into
+an update; the log gets a row. On a scheduled step the checkpointer copies what was before and seals it after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from picolm.train.checkpoint import Checkpointer
+from picolm.train.log import StepLog
+from picolm.train.run import Observer, Parts, Progress, step_batch
+from picolm.train.stop import StopFlag
+
+
+def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer: Observer, stop: StopFlag) -> bool:
+    """Run updates until `max_steps` or a request to stop; True if the run is complete, False if it was stopped."""
+    last = parts.config.training.max_steps
+    log = StepLog(parts, progress, observer)
+    for step, tokens_BT in parts.loader.prefetched(progress.step, last):
+        if stop.requested and not checkpointer.is_due(step):
+            checkpointer.save_between(step)
+            return False
+        with log.pausing():
+            checkpointer.begin(step)
+        with checkpointer.observing():  # does nothing on ordinary steps
+            result = parts.method.forward_backward(parts.fabric_model, step_batch(parts, step, tokens_BT), parts.fabric)
+        checkpointer.copy_gradients()
+        gradient_norm = clip_gradients(parts.plain_tensors, parts.config.training.optimization.clip_norm)
+        with checkpointer.observing_update():
+            update(parts, step)
+        progress.step, progress.tokens = step + 1, progress.tokens + tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
+        log.after_update(step, result, gradient_norm, tokens_BT.numel() - len(tokens_BT))
+        with log.pausing():
+            sealed = checkpointer.finish(tokens_BT, applied=True)
+        observer.advance(progress.step)
+        if stop.requested and sealed:
+            return False  # continues from the checkpoint just sealed; the update after it is made again, identically
+    finish(parts, checkpointer, last)
+    return True
+
+
+def update(parts: Parts, step: int) -> None:
+    """Apply one update at the schedule's learning rate and clear the gradients."""
+    optimization = parts.config.training.optimization
+    for group in parts.optimizer.param_groups:
+        group["lr"] = optimization.lr * parts.schedule(step)
+    parts.optimizer.step()
+    parts.method.after_update(step, parts.model, parts.optimizer)
+    parts.optimizer.zero_grad(set_to_none=True)
+
+
+def clip_gradients(parameters: Mapping[str, Tensor], limit: float | None) -> Tensor:
+    """The norm of the gradient over all parameters before clipping; gradients are scaled down if it exceeds `limit`."""
+    gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(list(parameters.values()), limit, norm)
+    return norm
+
+
+def finish(parts: Parts, checkpointer: Checkpointer, last: int) -> None:
+    """The final snapshot: the next batch runs forward and backward, and no update follows."""
+    if not checkpointer.is_due(last):
+        return
+    checkpointer.begin(last)
+    tokens_BT = parts.loader.batch_of_step(last)
+    with checkpointer.observing():
+        parts.method.forward_backward(parts.fabric_model, step_batch(parts, last, tokens_BT), parts.fabric)
+    checkpointer.copy_gradients()
+    parts.optimizer.zero_grad(set_to_none=True)
+    checkpointer.finish(tokens_BT, applied=False)

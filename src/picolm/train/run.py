@@ -1,0 +1,75 @@
+"""Everything a running training consists of, built once by `setup` and handed around as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from picolm.data.loader import BatchLoader
+from picolm.model.contract import LanguageModel
+from picolm.optim.contract import Schedule
+from picolm.records.rundir import RunDirectory
+from picolm.train.config import RunConfig
+from picolm.train.methods.contract import StepBatch, TrainingMethod
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Observer(Protocol):
+    """Who is told about progress: a console, a test, nobody."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """A row was added to the log."""
+
+    def advance(self, step: int) -> None:
+        """`step` updates are made."""
+
+    def say(self, sentence: str) -> None:
+        """Something a person wants to know."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run. `model` is the plain module; `fabric_model` the same parameters as training calls them."""
+
+    config: RunConfig[Any]
+    directory: RunDirectory
+    fabric: Fabric
+    model: LanguageModel
+    fabric_model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    method: TrainingMethod
+    loader: BatchLoader
+    plain_tensors: dict[str, Tensor]
+    parameter_names: dict[int, str]
+    """id of a parameter -> its name."""
+    decode: Callable[[list[int]], str] | None
+
+
+@dataclass
+class Progress:
+    """Where the run is. The only thing that changes while it runs, beside weights and optimiser."""
+
+    step: int = 0
+    """Updates made."""
+    tokens: int = 0
+    """Predicted tokens trained on, over all devices."""
+    parent: str | None = None
+    """Hash of the manifest of the newest sealed checkpoint."""
+    sealed: set[int] = field(default_factory=set)
+    """Steps that have a sealed checkpoint."""
+
+
+def step_batch(parts: Parts, step: int, tokens_BT: Tensor) -> StepBatch:
+    """This process's share of the rows of a step, cut into micro-batches, on the device."""
+    fabric = parts.fabric
+    share_BT = tokens_BT.chunk(fabric.world_size)[fabric.global_rank].to(fabric.device, non_blocking=True)
+    accumulation = parts.config.training.optimization.gradient_accumulation_steps
+    global_tokens = tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
+    return StepBatch(step, share_BT.chunk(accumulation), global_tokens)

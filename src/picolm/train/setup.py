@@ -1,0 +1,254 @@
+"""Builds every object of a run, once, here. Everything that can be wrong is found before the run folder is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+
+from picolm.base.errors import PicoError
+from picolm.base.registry import checked_options
+from picolm.capture.plan import CapturePlan, plan_capture
+from picolm.capture.writer import SnapshotBatch
+from picolm.data.loader import BatchLoader
+from picolm.data.prepare import PreparedData, open_prepared
+from picolm.data.tokenizer import load_tokenizer
+from picolm.model.contract import LanguageModel, build_model, load_weights
+from picolm.optim.contract import OPTIMIZERS, build_schedule, optimizer_options
+from picolm.records import trainlog
+from picolm.records.manifest import manifest_hash, verify
+from picolm.records.rundir import CheckpointFolder, RunDirectory
+from picolm.train import identity
+from picolm.train.checkpoint import Checkpointer, ValBatch
+from picolm.train.config import RunConfig
+from picolm.train.evaluation import prepare_evaluator
+from picolm.train.methods.contract import METHODS, TrainingMethod
+from picolm.train.run import Observer, Parts, Progress
+from picolm.train.state import TrainingState, read_state, restore_generators, restore_optimizer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run ready to go."""
+
+    parts: Parts
+    progress: Progress
+    checkpointer: Checkpointer
+
+
+def build_training(config: RunConfig[Any], observer: Observer) -> Training:
+    """All objects of the run, fresh or restored from its newest checkpoint. PicoError before anything is written."""
+    directory = RunDirectory(Path(config.checkpointing.runs_dir) / config.run_name)
+    data = open_data(config)
+    resumed = find_resume_point(directory, config, data)
+    if resumed is not None:
+        torch.set_num_threads(directory.identity()["environment"]["threads"])
+    torch.use_deterministic_algorithms(config.training.deterministic)
+    fabric = build_fabric(config)
+    method = build_method(config)
+    parts = build_parts(config, directory, fabric, method, data)
+    plan, val = build_capture(config, parts)
+    evaluator = prepare_evaluator(config, parts, data)
+    progress = Progress(sealed=set(directory.steps()))
+    if resumed is None:
+        torch.manual_seed(config.training.seeds.dropout)
+        identity.begin(directory, config, identity.new_identity(config, data=describe_data(data), parameters=count(parts.model)))
+    else:
+        restore(parts, progress, resumed)
+        identity.record_continuation(directory, config, progress.step)
+    checkpointer = Checkpointer(
+        parts, progress, plan=plan, val=val, evaluator=evaluator, tokenizer_file=data.tokenizer_file, observer=observer
+    )
+    return Training(parts, progress, checkpointer)
+
+
+def open_data(config: RunConfig[Any]) -> PreparedData:
+    """The prepared data, checked against tokenizer and model."""
+    name = config.data.dataset.name
+    if not Path(name).exists():
+        raise PicoError(
+            f"data.dataset.name = {name!r}: there is no such folder",
+            "make one with `pico data prepare` and name it: --set data.dataset.name=FOLDER",
+        )
+    data = open_prepared(Path(name))
+    _check_tokenizer(config, data)
+    row_length = data.split("train").row_length
+    if row_length - 1 > config.model.max_seq_len:
+        raise PicoError(
+            f"model.max_seq_len = {config.model.max_seq_len}, but a row of {name} predicts {row_length - 1} tokens",
+            f"--set model.max_seq_len={row_length - 1}, or prepare the data with shorter rows",
+        )
+    return data
+
+
+def _check_tokenizer(config: RunConfig[Any], data: PreparedData) -> None:
+    tokenizer_name, default = config.data.tokenizer.name, type(config.data.tokenizer)().name
+    carried = load_tokenizer(data.tokenizer_file) if data.tokenizer_file is not None else None
+    if tokenizer_name != default and carried is not None and load_tokenizer(Path(tokenizer_name)).sha256 != carried.sha256:
+        raise PicoError(
+            f"data.tokenizer.name = {tokenizer_name!r} is not the tokenizer that {config.data.dataset.name} was prepared with",
+            "leave data.tokenizer.name out: prepared data carries its tokenizer",
+        )
+    if carried is not None and carried.vocab_size > config.model.vocab_size:
+        raise PicoError(
+            f"model.vocab_size = {config.model.vocab_size} is less than the {carried.vocab_size} tokens of {config.data.dataset.name}",
+            f"--set model.vocab_size={carried.vocab_size}",
+        )
+
+
+def describe_data(data: PreparedData) -> dict[str, Any]:
+    """What `run.json` says about the data."""
+    rows = data.split("train")
+    return {
+        "name": data.path.name,
+        "fingerprint": data.fingerprint,
+        "rows": rows.rows,
+        "row_length": rows.row_length,
+        "entropy_floor_nats_per_token": data.manifest.get("entropy_floor_nats_per_token"),
+        "tokenizer_sha256": None if data.tokenizer_file is None else load_tokenizer(data.tokenizer_file).sha256,
+    }
+
+
+def find_resume_point(directory: RunDirectory, config: RunConfig[Any], data: PreparedData) -> Path | None:
+    """The newest sealed checkpoint, verified; None if the run is new. PicoError if this may not continue."""
+    if not directory.identity_file.is_file():
+        return None
+    if not config.checkpointing.training.auto_resume:
+        raise PicoError(
+            f"the run {directory.path} exists and checkpointing.training.auto_resume is false",
+            "--set checkpointing.training.auto_resume=true to continue it, or choose another checkpointing.run_name",
+        )
+    identity.check_same_run(directory, config, data.fingerprint)
+    steps = directory.steps()
+    if not steps:
+        directory.identity_file.unlink()  # begun but nothing saved: begin again
+        return None
+    folder = directory.checkpoint(steps[-1])
+    verify(folder)
+    return folder
+
+
+def build_fabric(config: RunConfig[Any]) -> Fabric:
+    """Fabric on the devices asked for; PicoError if there are fewer."""
+    from lightning_fabric import Fabric
+
+    asked = config.training.fabric
+    cuda = torch.cuda.is_available()
+    if asked.accelerator in ("cuda", "gpu") and not cuda:
+        raise PicoError(
+            f"training.fabric.accelerator = {asked.accelerator}: this machine has no CUDA device",
+            "--set training.fabric.accelerator=auto" + _smaller_fabric_hint(config),
+        )
+    if asked.num_devices * asked.num_nodes > 1:
+        raise PicoError(
+            f"training.fabric: {asked.num_nodes} node(s) x {asked.num_devices} device(s) are asked for, this process has one",
+            _smaller_fabric_hint(config).strip(),
+        )
+    return Fabric(accelerator=asked.accelerator, devices=1, precision=asked.precision)
+
+
+def _smaller_fabric_hint(config: RunConfig[Any]) -> str:
+    asked = config.training.fabric
+    wanted = {"num_nodes": asked.num_nodes, "num_devices": asked.num_devices}
+    return "".join(f" --set training.fabric.{key}=1" for key, value in wanted.items() if value > 1)
+
+
+def build_method(config: RunConfig[Any]) -> TrainingMethod:
+    """The training method, with its options checked."""
+    named = config.training.method
+    kind = METHODS.find(named.name)
+    method: TrainingMethod = kind(**checked_options(kind, named.options, f"training.method ({named.name})"))
+    return method
+
+
+def build_parts(
+    config: RunConfig[Any], directory: RunDirectory, fabric: Fabric, method: TrainingMethod, data: PreparedData
+) -> Parts:
+    """Model, optimiser, schedule and loader."""
+    model = method.wrap_model(initial_model(config))
+    fabric_model = fabric.setup_module(model)
+    optimization = config.training.optimization
+    shared = {"betas": optimization.betas, "eps": optimization.eps, "weight_decay": optimization.weight_decay}
+    options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
+    optimizer = OPTIMIZERS.find(optimization.optimizer.name)(model.named_parameters(), **options)
+    schedule = build_schedule(
+        optimization.lr_scheduler, max_steps=config.training.max_steps, warmup_steps=optimization.lr_warmup_steps
+    )
+    batch_sequences, seed = config.data.dataloader.batch_size, config.training.seeds.data
+    tokenizer = None if data.tokenizer_file is None else load_tokenizer(data.tokenizer_file)
+    return Parts(
+        config=config,
+        directory=directory,
+        fabric=fabric,
+        model=model,
+        fabric_model=fabric_model,
+        optimizer=fabric.setup_optimizers(optimizer),
+        schedule=method.wrap_schedule(schedule),
+        method=method,
+        loader=BatchLoader(data.split("train"), batch_sequences=batch_sequences, seed=seed),
+        plain_tensors=method.plain_tensors(model),
+        parameter_names={id(parameter): name for name, parameter in model.named_parameters()},
+        decode=None if tokenizer is None else tokenizer.decode,
+    )
+
+
+def initial_model(config: RunConfig[Any]) -> LanguageModel:
+    """The model at step 0: drawn from `training.seeds.init`, or the weights in `model.init_from`."""
+    return build_model(config.model, torch.Generator().manual_seed(config.training.seeds.init))
+
+
+def build_capture(config: RunConfig[Any], parts: Parts) -> tuple[CapturePlan | None, ValBatch | None]:
+    """What snapshots hold, and the fixed val batch."""
+    dynamics = config.checkpointing.learning_dynamics
+    if not dynamics.enabled:
+        return None, None
+    tokens_per_sequence = parts.loader.row_length - 1
+    plan = plan_capture(
+        dynamics,
+        model=parts.model,
+        plain_names=list(parts.plain_tensors),
+        tokens_per_sequence=tokens_per_sequence,
+        seed=config.training.seeds.capture,
+    )
+    return plan, _val_batch(config, tokens_per_sequence)
+
+
+def _val_batch(config: RunConfig[Any], tokens_per_sequence: int) -> ValBatch | None:
+    dynamics = config.checkpointing.learning_dynamics
+    if dynamics.eval_data is None:
+        return None
+    setting = "checkpointing.learning_dynamics.eval_data"
+    if not Path(dynamics.eval_data).exists():
+        raise PicoError(
+            f"{setting} = {dynamics.eval_data!r}: there is no such folder",
+            f"name a prepared folder with a val split, or do without val snapshots: --set {setting}=null",
+        )
+    rows = open_prepared(Path(dynamics.eval_data)).split("val")
+    if rows.row_length - 1 > config.model.max_seq_len:
+        raise PicoError(
+            f"{setting}: a row predicts {rows.row_length - 1} tokens, model.max_seq_len is {config.model.max_seq_len}"
+        )
+    numbers = numpy.arange(min(dynamics.eval_sequences or rows.rows, rows.rows))
+    return ValBatch(SnapshotBatch(numbers, rows.read(numbers), rows.fingerprint), dynamics.batch_size)
+
+
+def restore(parts: Parts, progress: Progress, folder: Path) -> None:
+    """Put a verified checkpoint into fresh objects, and cut the log back to it."""
+    state: TrainingState = read_state(CheckpointFolder(folder).training_state)
+    load_weights(parts.model, folder)
+    restore_optimizer(parts.optimizer, parts.parameter_names, state)
+    restore_generators(state.generators)
+    parts.method.restore(state.method)
+    progress.step, progress.tokens, progress.parent = state.step, state.tokens, manifest_hash(folder)
+    trainlog.cut_after(parts.directory.log_file, state.step)
+
+
+def count(model: LanguageModel) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in model.parameters())

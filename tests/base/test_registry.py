@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from picolm.base.errors import PicoError
+from picolm.base.registry import Named, Registry, checked_options, load_object
+
+
+def make_registry() -> Registry:
+    registry = Registry("metric", builtin_modules=())
+
+    @registry.register("norm")
+    def norm(x: float, *, norm_type: str = "frobenius", power: int = 2) -> float:
+        """How large it is."""
+        return x
+
+    return registry
+
+
+def test_a_short_name_finds_the_registered_object():
+    registry = make_registry()
+    assert registry.find("norm")(3.0) == 3.0
+    assert [(entry.name, entry.sentence) for entry in registry.entries()] == [("norm", "How large it is.")]
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(PicoError, match="did you mean `norm`"):
+        make_registry().find("nrom")
+
+
+def test_two_things_cannot_share_a_name():
+    registry = make_registry()
+    with pytest.raises(PicoError, match="registered twice"):
+        registry.register("norm")(lambda: None)
+
+
+def test_module_and_object_can_be_named():
+    import math
+
+    assert make_registry().find("math:sqrt") is math.sqrt
+
+
+def test_a_file_of_ones_own_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mine.py").write_text("class Gap:\n    size = 3\n")
+    monkeypatch.chdir(tmp_path)
+    found = make_registry().find("./mine.py:Gap")
+    assert found.size == 3
+    assert make_registry().find("./mine.py:Gap") is found
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("./none.py:gap", "there is no file none.py"),
+        ("no_such_package.metrics:gap", "no importable module"),
+        ("math:sqroot", "did you mean `sqrt`"),
+    ],
+)
+def test_what_cannot_be_loaded_is_explained(reference: str, message: str):
+    with pytest.raises(PicoError, match=message):
+        load_object(reference)
+
+
+def test_an_import_error_inside_a_users_file_shows_its_own_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "broken.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModuleNotFoundError):
+        load_object("./broken.py:gap")
+
+
+def test_options_are_the_keyword_only_parameters():
+    norm = make_registry().find("norm")
+    assert checked_options(norm, {"power": "3"}, "x") == {"norm_type": "frobenius", "power": 3}
+    with pytest.raises(PicoError, match="did you mean `norm_type`"):
+        checked_options(norm, {"normtype": "nuclear"}, "x")
+
+
+def test_a_name_may_carry_options_and_is_written_back_as_it_was():
+    assert Named.model_validate("per").model_dump() == "per"
+    written = {"name": "norm", "norm_type": "nuclear"}
+    named = Named.model_validate(written)
+    assert (named.options, named.model_dump()) == ({"norm_type": "nuclear"}, written)
