@@ -1,0 +1,171 @@
+"""A matrix as metrics see it: read when first asked for, in float64, every decomposition computed once and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from picolm.base.errors import Undefined
+
+FLOAT32_EPSILON = 2.0**-23
+"""Relative spacing of the numbers training works with: the unit of the rank tolerance."""
+
+
+class Product(NamedTuple):
+    """A matrix kept as left times right, with few columns in between: a circuit of one head, for example."""
+
+    left_MR: Tensor
+    right_RN: Tensor
+
+
+class Basis(NamedTuple):
+    """Orthonormal directions of a matrix's columns (samples by rank) and their singular values, above the rank tolerance."""
+
+    directions_SR: Tensor
+    sigma_R: Tensor
+
+
+class Matrix:
+    """One matrix and what metrics share about it. A vector is a matrix of one row. `load` may raise `Undefined`."""
+
+    def __init__(self, load: Callable[[], Tensor | Product]) -> None:
+        self._load = load
+
+    @cached_property
+    def stored(self) -> Tensor | Product:
+        """What `load` gave: a tensor of at most two dimensions in its stored type, or a product."""
+        stored = self._load()
+        if isinstance(stored, Product):
+            return Product(_finite(stored.left_MR.double()), _finite(stored.right_RN.double()))
+        if stored.ndim > 2 or stored.numel() == 0:
+            raise Undefined(f"a tensor of shape {tuple(stored.shape)} is not a matrix")
+        return _finite(stored.reshape(1, -1) if stored.ndim < 2 else stored)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        if isinstance(self.stored, Product):
+            return self.stored.left_MR.shape[0], self.stored.right_RN.shape[1]
+        return self.stored.shape[0], self.stored.shape[1]
+
+    @property
+    def is_product_of_fewer_columns(self) -> bool:
+        return isinstance(self.stored, Product) and self.stored.left_MR.shape[1] < min(self.shape)
+
+    @cached_property
+    def entries_MN(self) -> Tensor:
+        """The entries in float64; never the stored tensor itself."""
+        if isinstance(self.stored, Product):
+            return self.stored.left_MR @ self.stored.right_RN
+        return self.stored.to(torch.float64, copy=True)
+
+    @cached_property
+    def magnitudes_ascending(self) -> Tensor:
+        """Absolute values of all entries, smallest first."""
+        import numpy
+
+        if isinstance(self.stored, Tensor) and self.stored.dtype in (torch.bfloat16, torch.float16, torch.float32):
+            exact = self.stored.detach().float().abs().flatten().numpy()  # sorting as float32 is exact, and faster
+        else:
+            exact = self.entries_MN.abs().flatten().numpy()
+        return torch.from_numpy(numpy.sort(exact)).double()
+
+    @cached_property
+    def singular_values_R(self) -> Tensor:
+        """All min(rows, columns) singular values, largest first.
+
+        Of a product they come from the small matrix between the two triangles of thin QR decompositions; those beyond
+        its inner width are exactly zero.
+        """
+        if not self.is_product_of_fewer_columns:
+            return _singular_values(self.entries_MN)
+        assert isinstance(self.stored, Product)
+        left_RR = torch.linalg.qr(self.stored.left_MR, mode="r").R
+        right_RR = torch.linalg.qr(self.stored.right_RN.T, mode="r").R
+        sigma_R = torch.zeros(min(self.shape), dtype=torch.float64)
+        inner_R = _singular_values(left_RR @ right_RR.T)
+        sigma_R[: inner_R.numel()] = inner_R
+        return sigma_R
+
+    @property
+    def decomposition(self) -> str:
+        """How the singular values were computed."""
+        return "svd of factors" if self.is_product_of_fewer_columns else "svd"
+
+    @cached_property
+    def centred_SR(self) -> Tensor:
+        """Samples with column means removed, columns rotated so that a product needs few: same inner products of rows."""
+        if not self.is_product_of_fewer_columns:
+            return self.centred_SN
+        assert isinstance(self.stored, Product)
+        right_RR: Tensor = torch.linalg.qr(self.stored.right_RN.T, mode="r").R
+        return _centred(self.stored.left_MR) @ right_RR.T
+
+    @cached_property
+    def centred_SN(self) -> Tensor:
+        """Samples with column means removed."""
+        return _centred(self.entries_MN)
+
+    @cached_property
+    def centred_square(self) -> float:
+        """Squared Frobenius norm of the centred samples' inner products."""
+        return squared_inner_products(self.centred_SR, self.centred_SR)
+
+    @cached_property
+    def basis(self) -> Basis:
+        """Orthonormal basis of the centred columns; directions below the rank tolerance are dropped."""
+        directions_SR, sigma_R, _ = _decompose(self.centred_SR)
+        kept_R = sigma_R > rank_tolerance(sigma_R, self.shape)
+        return Basis(directions_SR[:, kept_R], sigma_R[kept_R])
+
+    @cached_property
+    def rank(self) -> int:
+        """Singular values above max(rows, columns) x 2^-52 x the largest: the rank in float64."""
+        sigma_R = self.singular_values_R
+        return int((sigma_R > max(self.shape) * torch.finfo(torch.float64).eps * sigma_R[0]).sum())
+
+
+def rank_tolerance(sigma_R: Tensor, shape: tuple[int, int]) -> float:
+    """max(rows, columns) x 2^-23 x largest singular value: below it float32 data cannot tell a direction from rounding."""
+    return float(max(shape) * FLOAT32_EPSILON * sigma_R.max()) if sigma_R.numel() else 0.0
+
+
+def squared_inner_products(x_SM: Tensor, y_SN: Tensor) -> float:
+    """‖XᵀY‖² in the Frobenius norm, by whichever of the two equal forms is cheaper."""
+    samples, features = x_SM.shape[0], min(x_SM.shape[1], y_SN.shape[1])
+    if samples < features:
+        return float(((x_SM @ x_SM.T) * (y_SN @ y_SN.T)).sum())
+    return float((x_SM.T @ y_SN).square().sum())
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise Undefined("the input holds values that are not finite")
+    return tensor.detach().cpu()
+
+
+def _centred(entries_SN: Tensor) -> Tensor:
+    """Column means removed; a column that is constant up to rounding becomes exactly zero."""
+    centred_SN = entries_SN - entries_SN.mean(dim=0)
+    rounding_N = 8 * torch.finfo(torch.float64).eps * entries_SN.abs().amax(dim=0)
+    return torch.where(centred_SN.abs().amax(dim=0) > rounding_N, centred_SN, 0.0)
+
+
+def _singular_values(entries_MN: Tensor) -> Tensor:
+    try:
+        sigma_R: Tensor = torch.linalg.svdvals(entries_MN)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise Undefined("the singular value decomposition did not converge") from error
+    return sigma_R
+
+
+def _decompose(entries_MN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    try:
+        left_MR, sigma_R, right_RN = torch.linalg.svd(entries_MN, full_matrices=False)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise Undefined("the singular value decomposition did not converge") from error
+    return left_MR, sigma_R, right_RN

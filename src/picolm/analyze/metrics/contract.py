@@ -1,0 +1,178 @@
+"""What a metric looks like: a function of one matrix (or of two), its options keyword-only, that returns one number.
+
+Register it with `@metric`, or name your own function as `./mine.py:gap`: no decorator is needed. Then what it needs is
+read off its parameters: two positional ones are a pair; one whose name starts with `sigma` gets the singular values;
+any other gets the matrix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
+
+from picolm.analyze.matrix import Matrix
+from picolm.base.errors import PicoError, Undefined, suggestion
+from picolm.base.registry import Registry, checked_options, options_model
+from picolm.records.names import DATA_TYPES
+
+Needs = Literal["matrix", "singular_values", "pair", "decomposed", "decomposed_pair"]
+"""`matrix`, `singular_values` and `pair` hand over float64 tensors; `decomposed` and `decomposed_pair` hand over `Matrix`
+objects, from which a metric takes several shared things, such as the shape and the singular values."""
+
+METRICS = Registry(
+    "metric",
+    builtin_modules=tuple(f"picolm.analyze.metrics.{name}" for name in ("sparsity", "rank", "norms", "similarity")),
+)
+
+F = TypeVar("F", bound=Callable[..., float])
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a metric says about itself."""
+
+    needs: Needs = "matrix"
+    accepts: tuple[str, ...] = DATA_TYPES
+    """Data types it is meant for."""
+    bounds: tuple[float, float] | None = None
+    """Smallest and largest possible value."""
+    null: Callable[..., float | None] | None = None
+    """Value for Gaussian noise, from the shape (or both shapes) and the metric's options; None where it is not known."""
+    estimator: Callable[..., str] | None = None
+    """Name of the estimator, from the metric's options."""
+    version: str = "1"
+    """Goes up when values change; rows of another version are computed again."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with checked options, ready to be applied."""
+
+    name: str
+    function: Callable[..., float]
+    traits: Traits
+    options: dict[str, Any]
+    named_options: dict[str, Any]
+    """The options that differ from their defaults."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it needs a second matrix."""
+        return self.traits.needs in ("pair", "decomposed_pair")
+
+    def value(self, matrix: Matrix, partner: Matrix | None = None) -> float:
+        """The number; raises Undefined with the reason if there is none."""
+        inputs = [matrix] if partner is None else [matrix, partner]
+        value = float(self.function(*(_handed_over(each, self.traits.needs) for each in inputs), **self.options))
+        if not math.isfinite(value):
+            raise Undefined(f"the result is not finite: {value}")
+        return value
+
+    def null(self, *shapes: tuple[int, int]) -> float | None:
+        """What Gaussian noise of these shapes gives, where that is known."""
+        return None if self.traits.null is None else self.traits.null(*shapes, **self.options)
+
+    def estimator(self, matrix: Matrix) -> str:
+        """How the number was arrived at."""
+        if self.traits.estimator is not None:
+            return self.traits.estimator(**self.options)
+        return matrix.decomposition if self.traits.needs == "singular_values" else ""
+
+
+def metric(
+    name: str,
+    *,
+    needs: Needs = "matrix",
+    accepts: tuple[str, ...] = DATA_TYPES,
+    bounds: tuple[float, float] | None = None,
+    null: Callable[..., float | None] | None = None,
+    estimator: Callable[..., str] | None = None,
+    version: str = "1",
+) -> Callable[[F], F]:
+    """Decorator that registers a metric under `name`; the function stays a plain function."""
+
+    def add(function: F) -> F:
+        vars(function)["traits"] = Traits(needs, accepts, bounds, null, estimator, version)
+        return METRICS.register(name)(function)
+
+    return add
+
+
+def find_metric(reference: str, options: dict[str, Any], source: str) -> Metric:
+    """The metric named by `reference` with its options checked; PicoError, naming `source`, if either is wrong."""
+    function = METRICS.find(reference)
+    if not callable(function):
+        raise PicoError(f"{source}: `{reference}` is not a function", "a metric is a function of a matrix that returns a number")
+    traits = vars(function).get("traits") or _inferred_traits(function, reference)
+    checked = checked_options(function, options, source)
+    return Metric(reference, function, traits, checked, differing_options(function, checked))
+
+
+def differing_options(thing: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that differ from their defaults: a default added later changes no key of a row."""
+    defaults = {name: field.default for name, field in options_model(thing).model_fields.items()}
+    return {name: value for name, value in options.items() if value != defaults[name]}
+
+
+def metric_function(name: str) -> Callable[..., float]:
+    """The metric `name` as a function of raw tensors and options; what it needs it computes itself.
+
+    Raises Undefined where the metric has no value. The tensors are not changed.
+    """
+
+    def measure(tensor: Tensor, partner: Tensor | None = None, **options: Any) -> float:
+        chosen = find_metric(name, options, f"metric {name}")
+        if chosen.compares != (partner is not None):
+            raise PicoError(f"metric {name} takes {'two tensors' if chosen.compares else 'one tensor'}")
+        return chosen.value(Matrix(lambda: tensor), None if partner is None else Matrix(lambda: partner))
+
+    measure.__doc__ = inspect.getdoc(METRICS.find(name))
+    return measure
+
+
+def _handed_over(matrix: Matrix, needs: Needs) -> Tensor | Matrix:
+    if needs == "singular_values":
+        return matrix.singular_values_R.clone()
+    if needs in ("matrix", "pair"):
+        return matrix.entries_MN.clone()
+    return matrix
+
+
+def _inferred_traits(function: Callable[..., float], reference: str) -> Traits:
+    """Traits of a function without `@metric`; its version is the hash of the file it stands in."""
+    positional = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) not in (1, 2):
+        raise PicoError(
+            f"metric `{reference}` takes {len(positional)} positional parameters",
+            "one for a matrix, two for a pair; options come after `*`",
+        )
+    needs: Needs = "pair" if len(positional) == 2 else "singular_values" if positional[0].startswith("sigma") else "matrix"
+    return Traits(needs=needs, version=file_hash(function))
+
+
+def file_hash(thing: Callable[..., Any]) -> str:
+    """Short hash of the source file an object stands in."""
+    source = inspect.getsourcefile(thing)
+    content = Path(source).read_bytes() if source else json.dumps(repr(thing)).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def check_data_type(chosen: Metric, data_type: str, source: str) -> None:
+    """PicoError unless the metric is meant for this data type."""
+    if data_type not in chosen.traits.accepts:
+        raise PicoError(
+            f"{source}: {chosen.name} does not take {data_type}",
+            suggestion(data_type, chosen.traits.accepts) if chosen.traits.accepts else "",
+        )

@@ -1,0 +1,130 @@
+"""From settings to a list of measurements: names found, options checked, combinations that a metric does not take set aside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pydantic
+
+from picolm.analyze.components.contract import Component, find_component
+from picolm.analyze.config import AnalysisConfig, ComponentSpec, MetricSpec
+from picolm.analyze.metrics.contract import Metric, check_data_type, find_metric
+from picolm.base.errors import PicoError
+
+
+@dataclass(frozen=True)
+class View:
+    """One component of one split: what is cut out of each snapshot once and shared by all metrics."""
+
+    component: Component
+    split: str
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for equal views."""
+        return canonical_json([self.component.name, self.component.data_type, self.component.options, self.split])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric on one view."""
+
+    metric: Metric
+    view: View
+    layers: tuple[int, ...] | None
+    heads: tuple[int, ...] | None
+    partner_step: int | None
+    """Step compared with; None for metrics of one matrix."""
+
+    def wants(self, layer: int | None, head: int | None) -> bool:
+        """Whether a piece of this layer and head is measured."""
+        return (self.layers is None or layer in self.layers) and (self.heads is None or head in self.heads)
+
+    @cached_property
+    def options(self) -> str:
+        """The options that differ from their defaults, as canonical JSON."""
+        return canonical_json(self.metric.named_options | self.view.component.named_options)
+
+    @property
+    def partner(self) -> str:
+        return "" if self.partner_step is None else f"step={self.partner_step}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All measurements of an analysis, by view."""
+
+    by_view: dict[str, list[Measurement]] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    """One sentence per metric of the short form that does not take some of the components."""
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        return [measurement for group in self.by_view.values() for measurement in group]
+
+
+def plan_analysis(config: AnalysisConfig, last_step: int) -> Plan:
+    """What is to be measured; PicoError for an unknown name, option or data type."""
+    by_view: dict[str, list[Measurement]] = {}
+    skipped: list[str] = []
+    for number, spec in enumerate(config.metrics):
+        source = f"metrics.{number} ({spec.name})"
+        metric = find_metric(spec.name, spec.options, source)
+        found, set_aside = _of_metric(config, spec, metric, last_step, source)
+        if set_aside:
+            skipped.append(f"{spec.name} takes only {', '.join(metric.traits.accepts)}: not applied to {', '.join(set_aside)}")
+        if not found:
+            raise PicoError(f"{source}: there is nothing to apply it to", _nothing_hint(spec, metric))
+        for measurement in found:
+            by_view.setdefault(measurement.view.key, []).append(measurement)
+    return Plan(by_view, tuple(skipped))
+
+
+def _of_metric(
+    config: AnalysisConfig, spec: MetricSpec, metric: Metric, last_step: int, source: str
+) -> tuple[list[Measurement], list[str]]:
+    """The measurements of one metric, and what the short form offers but the metric does not take."""
+    partner_step = spec.target_checkpoint if spec.target_checkpoint is not None else config.target_checkpoint
+    if not metric.compares and spec.target_checkpoint is not None:
+        raise PicoError(f"{source}: target_checkpoint is set, but {spec.name} compares nothing", "remove target_checkpoint")
+    found, set_aside = [], []
+    for component in spec.components if spec.components is not None else config.components:
+        for data_type in component.data_type:
+            if spec.components is None and data_type not in metric.traits.accepts:
+                set_aside.append(f"{data_type} of {component.name}")
+                continue
+            check_data_type(metric, data_type, source)
+            found.append(
+                Measurement(
+                    metric=metric,
+                    view=_view(component, data_type, spec.data_split or config.data_split, source),
+                    layers=component.layers,
+                    heads=component.heads,
+                    partner_step=(last_step if partner_step is None else partner_step) if metric.compares else None,
+                )
+            )
+    return found, set_aside
+
+
+def _view(spec: ComponentSpec, data_type: str, split: str, source: str) -> View:
+    component = find_component(spec.name, data_type, spec.options, f"{source}, component {spec.name}")
+    depends_on_batch = component.reads != ("weights",)
+    return View(component, (spec.data_split or split) if depends_on_batch else "")
+
+
+def _nothing_hint(spec: MetricSpec, metric: Metric) -> str:
+    if spec.components is None:
+        return f"give the file `components` with a data_type that it takes: {', '.join(metric.traits.accepts)}"
+    return "name at least one component"
+
+
+def canonical_json(value: Any) -> str:
+    """The same text for the same settings."""
+
+    def plain(item: Any) -> Any:
+        return item.model_dump(mode="json") if isinstance(item, pydantic.BaseModel) else str(item)
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=plain)

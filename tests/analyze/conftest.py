@@ -1,0 +1,16 @@
+"""A small run on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from analysis_example import write_run
+
+from picolm.records.rundir import RunDirectory
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run of three steps of a two-layer model, with learning dynamics."""
+    return write_run(RunDirectory(tmp_path / "runs" / "small"))

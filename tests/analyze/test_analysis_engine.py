@@ -1,0 +1,185 @@
+"""The engine: every row there once, right, labelled, and computed only if missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from analysis_example import STEPS, write_checkpoint
+
+from picolm.analyze import engine, measure
+from picolm.analyze.config import AnalysisConfig, load_analysis
+from picolm.analyze.engine import analyze_run, run_analysis
+from picolm.base.config import parse_settings
+from picolm.base.errors import PicoError
+from picolm.records.rundir import RunDirectory
+from picolm.records.snapshot import open_snapshot
+
+
+def config(**settings: Any) -> AnalysisConfig:
+    return parse_settings(AnalysisConfig, {"analysis_name": "test", **settings}, "test")
+
+
+def test_rows_are_labelled_with_all_that_is_needed_to_believe_them(run: RunDirectory) -> None:
+    rows = analyze_run(run, config(metrics=["per"], components=[{"simple": {"layer_suffixes": ["swiglu.w_2"]}}]))
+    assert len(rows) == len(STEPS) * 2
+    row = rows.iloc[0]
+    assert (row.run, row.seed, row.step, row.tokens, row.split) == ("small", 7, 0, 0, "")
+    assert (row.component, row.part, row.layer, row.metric, row.options) == ("simple", "swiglu.w_2", 0, "per", "{}")
+    assert (row.n, row["dtype"], row.estimator) == (32, "float32", "svd")
+    assert row.null == pytest.approx(row.value, abs=0.05)
+
+
+def test_values_equal_those_of_independent_code(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "gradients", "data_split": "train", "layer_suffixes": ["attention.v_proj"]}
+    rows = analyze_run(run, config(steps=[10], metrics=["per", {"norm": {"norm_type": "nuclear"}}], components=[spec]))
+    gradient = open_snapshot(run.checkpoint(10), 10, "train").gradients["layers.1.attention.v_proj"].double().numpy()
+    sigma = np.linalg.svd(gradient, compute_uv=False)
+    share = sigma / sigma.sum()
+    of_layer = rows[rows.layer == 1].set_index("metric")["value"]
+    assert of_layer["per"] == pytest.approx(np.exp(-(share * np.log(share)).sum()) / 16, rel=1e-12)
+    assert of_layer["norm"] == pytest.approx(sigma.sum(), rel=1e-12)
+
+
+def test_similarity_is_to_the_target_step_and_one_there(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "activations", "layer_suffixes": ["swiglu.w_2"]}
+    rows = analyze_run(run, config(metrics=[{"cka": {"target_checkpoint": 10}}], components=[spec]))
+    assert set(rows.partner) == {"step=10"}
+    assert rows[rows.step == 10].value.tolist() == pytest.approx([1.0, 1.0], rel=1e-12)
+    assert (rows[rows.step != 10].value < 0.9).all()
+    assert rows.n.tolist() == [24] * 6
+
+
+def test_target_defaults_to_the_last_chosen_step(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "activations"}
+    rows = analyze_run(run, config(steps=[0, 10], metrics=["cka"], components=[spec]))
+    assert set(rows.partner) == {"step=10"}
+
+
+def test_two_metrics_of_one_name_never_overwrite_each_other(run: RunDirectory) -> None:
+    norms = [{"name": "norm", "norm_type": kind} for kind in ("frobenius", "nuclear", "inf", "max", "spectral", "one")]
+    rows = analyze_run(run, config(steps=[0], metrics=norms, components=["simple"]))
+    assert len(rows) == 6 * 6
+    assert len(set(rows.options)) == 6
+
+
+def test_second_time_nothing_is_computed(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(metrics=["gini", "cka"], components=[{"name": "simple", "data_type": ["weights", "activations"]}])
+    first = run_analysis(run, settings)
+    monkeypatch.setattr(measure, "_measure_piece", lambda *arguments: pytest.fail("computed again"))
+    second = run_analysis(run, settings)
+    assert (first.computed, second.computed) == (len(first.rows), 0)
+    assert second.rows.equals(first.rows)
+
+
+def test_only_what_is_new_is_computed(run: RunDirectory) -> None:
+    run_analysis(run, config(steps=[0, 10], metrics=["gini"], components=["simple"]))
+    more_steps = run_analysis(run, config(metrics=["gini"], components=["simple"]))
+    more_metrics = run_analysis(run, config(metrics=["gini", "hoyer"], components=["simple"]))
+    assert (more_steps.computed, more_metrics.computed) == (6, 18)
+    assert len(more_metrics.rows) == 36
+
+
+def test_settings_ask_only_for_their_own_rows(run: RunDirectory) -> None:
+    run_analysis(run, config(metrics=["gini", "hoyer"], components=["simple"]))
+    rows = analyze_run(run, config(steps=[0], metrics=["gini"], components=["simple"]))
+    assert (set(rows.metric), set(rows.step), len(rows)) == ({"gini"}, {0}, 6)
+
+
+def test_what_was_not_captured_is_a_row_with_the_reason(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "updates", "data_split": "train"}
+    rows = analyze_run(run, config(metrics=["gini"], components=[spec]))
+    last = rows[rows.step == STEPS[-1]]
+    assert last.value.isna().all()
+    assert len(last) == 6
+    assert set(last.note) == {"no update was applied after this step: it is the last of the run"}
+    assert rows[rows.step != STEPS[-1]].value.notna().all()
+
+
+def test_step_without_learning_dynamics_still_has_its_rows(run: RunDirectory) -> None:
+    write_checkpoint(run, 30, captured=False)
+    rows = analyze_run(run, config(steps=[20, 30], metrics=["cka"], components=[{"name": "simple", "data_type": "activations"}]))
+    assert rows.value.isna().all()
+    assert set(rows[rows.step == 30].note) == {"no learning dynamics of split val were captured at this step"}
+
+
+def test_layers_and_heads_restrict(run: RunDirectory) -> None:
+    rows = analyze_run(run, config(steps=[0], metrics=["per"], components=[{"ov_circuit": {"layers": [1], "heads": [0, 3]}}]))
+    assert [(row.layer, row.head) for row in rows.itertuples()] == [(1, 0), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"components": [{"simple": {"layers": [7]}}], "metrics": ["per"]}, "there is no layer 7"),
+        ({"components": [{"ov_circuit": {"heads": [4]}}], "metrics": ["per"]}, "there is no head 4"),
+        ({"components": [{"simple": {"layer_suffixes": "attention.w_proj"}}], "metrics": ["per"]}, "matches no layer"),
+        ({"components": ["simple"], "metrics": ["per"], "steps": [5]}, "step 5 has no checkpoint"),
+        (
+            {"components": [{"simple": {"data_type": "activations"}}], "metrics": [{"cka": {"target_checkpoint": 5}}]},
+            "target_checkpoint: step 5 has no checkpoint",
+        ),
+    ],
+)
+def test_selection_of_nothing_is_an_error_and_writes_nothing(run: RunDirectory, settings: Any, message: str) -> None:
+    with pytest.raises(PicoError) as caught:
+        analyze_run(run, config(**settings))
+    assert message in caught.value.message
+    assert not run.analyses.exists()
+
+
+def test_damaged_checkpoint_is_refused_by_name(run: RunDirectory) -> None:
+    weights = run.checkpoint(0) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(PicoError, match=r"model.safetensors has changed"):
+        analyze_run(run, config(metrics=["per"], components=["simple"]))
+
+
+def test_snapshots_are_opened_once_and_one_decomposition_serves_all(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[int, str]] = []
+    decomposed = []
+    real_open, real_svd = engine.open_snapshot, torch.linalg.svdvals
+
+    def counting_open(folder: Any, step: int, split: str) -> Any:
+        opened.append((step, split))
+        return real_open(folder, step, split)
+
+    monkeypatch.setattr(engine, "open_snapshot", counting_open)
+    monkeypatch.setattr(torch.linalg, "svdvals", lambda matrix: decomposed.append(0) or real_svd(matrix))
+    metrics = ["per", "effective_rank", "condition_number", {"norm": {"norm_type": "nuclear"}}]
+    analyze_run(run, config(metrics=metrics, components=["simple", "ov_circuit"]))
+    assert opened == [(0, "val"), (10, "val"), (20, "val")]
+    assert len(decomposed) == 3 * (6 + 8)
+
+
+def test_several_workers_give_the_rows_of_one(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    one = analyze_run(run, load_analysis("table5"))
+    monkeypatch.setattr(engine, "usable_cores", lambda: 3)
+    settings = load_analysis("table5").model_copy(update={"analysis_name": "again"})
+    three = analyze_run(run, settings)
+    assert three.drop(columns="value").equals(one.drop(columns="value"))
+    assert np.allclose(three.value, one.value, rtol=1e-12, equal_nan=True)
+    assert torch.get_num_threads() == threads
+
+
+def test_table5_applies_all_seven_metrics_where_the_table_allows(run: RunDirectory) -> None:
+    rows = analyze_run(run, load_analysis("table5"))
+    assert {"cka", "pwcca", "condition_number", "per", "gini", "hoyer", "norm"} <= set(rows.metric)
+    assert set(rows[rows.metric == "per"].data_type) == {"weights", "gradients", "first_order"}
+    assert set(rows[rows.metric == "pwcca"].data_type) == {"activations"}
+    assert {"weights", "activations", "gradients"} <= set(rows[rows.metric == "gini"].data_type)
+    assert rows[rows.value.isna()].note.str.len().gt(0).all()
+    assert np.isfinite(rows.value.dropna()).all()
+
+
+def test_progress_reaches_its_end(run: RunDirectory) -> None:
+    seen: list[tuple[int, int]] = []
+    analyze_run(
+        run, config(metrics=["gini"], components=["simple"]), progress=lambda done, total, text: seen.append((done, total))
+    )
+    assert seen[-1] == (18, 18)
