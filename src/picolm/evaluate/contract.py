@@ -1,0 +1,253 @@
+"""What an evaluation looks like, and the section `evaluation` of a training file that names some.
+
+An evaluation is a class whose keyword-only parameters are its settings, or simply a function `score(scorer, *, ...)` that
+returns a number, a dictionary of numbers or a list of scores. Name it by short name or as `./mine.py:score`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import pydantic
+from pydantic import PositiveInt
+
+from picolm.base.config import OPERATIONAL, Settings
+from picolm.base.errors import PicoError
+from picolm.base.registry import Named, Registry, checked_options
+from picolm.records.evaluation import Score
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from picolm.data.prepare import PreparedData
+    from picolm.evaluate.scorer import Scorer, Tokenizer
+
+EVALUATIONS = Registry(
+    "evaluation",
+    builtin_modules=tuple(f"picolm.evaluate.{name}" for name in ("perplexity", "minimal_pairs", "paloma")),
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an evaluation may use and must agree with, known before the first model is scored."""
+
+    data: PreparedData | None = None
+    """The prepared data of the run, if there is a run."""
+    tokenizer: Tokenizer | None = None
+    max_seq_len: int | None = None
+    """The longest sequence the model accepts, in tokens; None if it is not known yet."""
+
+
+class Evaluation(ABC):
+    """Turns a model into scores. Keyword-only parameters of `__init__` are the settings; `__init__` reads no files."""
+
+    @abstractmethod
+    def check(self, given: Given) -> None:
+        """Read the data; PicoError for anything that would go wrong later. Called once, before `run`."""
+
+    @abstractmethod
+    def run(self, scorer: Scorer) -> list[Score]:
+        """The scores of the scorer's model; `Score.evaluation` is filled in by the caller. Called once per checkpoint."""
+
+    @abstractmethod
+    def settings(self, scorer: Scorer) -> dict[str, Any]:
+        """What the scores depend on besides the model: hash of the data, window, delimiter, ... as JSON values."""
+
+
+class FunctionEvaluation(Evaluation):
+    """A plain function as an evaluation."""
+
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any], reference: str) -> None:
+        self._function = function
+        self._options = dict(options)
+        self._reference = reference
+
+    def check(self, given: Given) -> None:
+        required = [each for each in inspect.signature(self._function).parameters.values() if each.kind in _POSITIONAL]
+        if len(required) != 1:
+            raise PicoError(
+                f"evaluation `{self._reference}` takes {len(required)} positional parameters, not one",
+                "write `def score(scorer, *, ...)`: what follows the star are its settings",
+            )
+
+    def run(self, scorer: Scorer) -> list[Score]:
+        return scores_from(self._function(scorer, **self._options), self._reference)
+
+    def settings(self, scorer: Scorer) -> dict[str, Any]:
+        return {"function": self._reference, **self._options}
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def scores_from(result: Any, reference: str) -> list[Score]:
+    """What a function returned, as scores: a number, a dictionary measure -> number, or scores already."""
+    if isinstance(result, bool | int | float):
+        return [Score(reference, "score", float(result))]
+    if isinstance(result, Mapping):
+        return [Score(reference, str(measure), float(value)) for measure, value in result.items()]
+    if isinstance(result, Sequence) and all(isinstance(score, Score) for score in result):
+        return list(result)
+    raise PicoError(
+        f"evaluation `{reference}` returned a {type(result).__name__}",
+        "return a number, a dictionary of numbers, or a list of picolm.records.evaluation.Score",
+    )
+
+
+class EvaluationEntry(Named):
+    """An evaluation named in YAML with its options: `blimp` or `{name: perplexity, data: ./texts}`."""
+
+    label: str | None = None
+    """Name under which the scores are kept; null for the evaluation's own name. Needed to use one evaluation twice."""
+
+    @pydantic.model_serializer(mode="wrap")
+    def _write_plain_name(self, handler: Callable[[Any], Any]) -> Any:
+        label = {} if self.label is None else {"label": self.label}
+        return {"name": self.name, **label, **self.options} if label or self.options else self.name
+
+    @property
+    def row_label(self) -> str:
+        """The name in `Score.evaluation`."""
+        return self.label or self.name.rpartition(":")[2]
+
+
+class PalomaSection(Settings):
+    """`evaluation.paloma`: defaults for the evaluation `paloma`, under the names of the original."""
+
+    dataset_name: Annotated[str | None, OPERATIONAL] = "pico-lm/pretokenized-paloma-tinsy"
+    """Texts or tokens to score: a local path, else a Hub name. Null switches the evaluation off."""
+
+    dataset_split: Annotated[str, OPERATIONAL] = "val"
+    """Split that is scored."""
+
+    max_length: Annotated[PositiveInt, OPERATIONAL] = 2048
+    """Tokens per window; the model's own limit where that is shorter."""
+
+    batch_size: Annotated[PositiveInt, OPERATIONAL] = 16
+    """Windows of full length per forward pass. Has no effect on the scores."""
+
+
+class EvaluationConfig(Settings):
+    """`evaluation`: what is measured at every checkpoint. Observes only, so all of it may change under an existing run."""
+
+    metrics: Annotated[tuple[EvaluationEntry, ...] | None, OPERATIONAL] = (EvaluationEntry(name="paloma"),)
+    """Evaluations by name, with options: `[perplexity, {name: blimp, limit: 100}, ./mine.py:score]`. Null: none."""
+
+    paloma: PalomaSection = PalomaSection()
+
+    @pydantic.field_validator("metrics", mode="before")
+    @classmethod
+    def _accept_one_name(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict) else value
+
+    @property
+    def entries(self) -> tuple[EvaluationEntry, ...]:
+        """The evaluations that are switched on."""
+        return tuple(entry for entry in self.metrics or () if entry.name != "paloma" or _dataset_of(entry, self) is not None)
+
+    def options_of(self, entry: EvaluationEntry) -> dict[str, Any]:
+        """An entry's options over the defaults in the section of the same name."""
+        defaults = self.paloma.model_dump() if entry.name == "paloma" else {}
+        return {**defaults, **entry.options}
+
+
+def _dataset_of(entry: EvaluationEntry, config: EvaluationConfig) -> Any:
+    return config.options_of(entry).get("dataset_name")
+
+
+@dataclass(frozen=True)
+class NamedEvaluation:
+    """An evaluation with its label and what it is given: ready to be checked, then run at checkpoints."""
+
+    label: str
+    evaluation: Evaluation
+    given: Given
+
+    def check(self) -> None:
+        """Refuse bad input; PicoError says which evaluation it belongs to."""
+        try:
+            self.evaluation.check(self.given)
+        except PicoError as error:
+            raise PicoError(f"evaluation `{self.label}`: {error.message}", error.hint) from error
+
+
+def build_evaluations(
+    config: EvaluationConfig,
+    *,
+    data: PreparedData | None = None,
+    tokenizer: Tokenizer | None = None,
+    max_seq_len: int | None = None,
+    source: str = "evaluation.metrics",
+) -> list[NamedEvaluation]:
+    """The evaluations a configuration names, their options checked; no data is read until `check`."""
+    given = Given(data, tokenizer, max_seq_len)
+    labels: set[str] = set()
+    built = []
+    for entry in config.entries:
+        if entry.row_label in labels:
+            raise PicoError(
+                f"{source}: two evaluations are called `{entry.row_label}`",
+                f"give one a name of its own: {{name: {entry.name}, label: ...}}",
+            )
+        labels.add(entry.row_label)
+        built.append(NamedEvaluation(entry.row_label, _build(entry.name, config.options_of(entry), source), given))
+    return built
+
+
+def _build(name: str, options: dict[str, Any], source: str) -> Evaluation:
+    thing = EVALUATIONS.find(name)
+    checked = checked_options(thing, options, f"{source}: {name}")
+    if inspect.isclass(thing) and issubclass(thing, Evaluation):
+        return thing(**checked)
+    if not callable(thing) or inspect.isclass(thing):
+        raise PicoError(
+            f"{source}: `{name}` is neither an Evaluation nor a function",
+            "write `def score(scorer, *, ...)`, or a class with the methods of picolm.evaluate.contract.Evaluation",
+        )
+    return FunctionEvaluation(thing, checked, name)
+
+
+class Outcome(NamedTuple):
+    """The scores of some evaluations, and by label what each was computed with."""
+
+    scores: list[Score]
+    settings: dict[str, Any]
+
+
+def run_evaluations(
+    evaluations: Sequence[NamedEvaluation],
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    *,
+    device: Any = None,
+    precision: str = "32-true",
+) -> Outcome:
+    """Score a model with every evaluation; leaves the model, its gradients and all random streams as they were."""
+    from picolm.evaluate.scorer import Scorer
+
+    scores: list[Score] = []
+    settings: dict[str, Any] = {}
+    with Scorer(model, tokenizer, device=device, precision=precision) as scorer:
+        for named in evaluations:
+            started = time.perf_counter()
+            scores += [_storable(replace(score, evaluation=named.label)) for score in named.evaluation.run(scorer)]
+            seconds = round(time.perf_counter() - started, 3)
+            settings[named.label] = {**named.evaluation.settings(scorer), **scorer.settings(), "seconds": seconds}
+    return Outcome(scores, settings)
+
+
+def _storable(score: Score) -> Score:
+    """The score with a note instead of a value that is not finite: JSON has none, and a reader must see why."""
+    if score.value is not None and not math.isfinite(score.value):
+        note = f"{score.note}; the value is {score.value}".removeprefix("; ")
+        return replace(score, value=None, standard_error=None, note=note)
+    if score.standard_error is not None and not math.isfinite(score.standard_error):
+        return replace(score, standard_error=None)
+    return score
