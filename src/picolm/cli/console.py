@@ -46,7 +46,8 @@ class TrainingProgress:
         self._bar.stop()
 
     def row(self, row: dict[str, Any]) -> None:
-        facts = f"loss {row['loss']:.3f}  {_short(row['tokens'])} tokens  {_short(row['tokens_per_second'])} tokens/s"
+        loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
+        facts = f"loss {loss}  {_short(row['tokens'])} tokens  {_short(row['tokens_per_second'])} tokens/s"
         self._bar.update(self._task, facts=facts)
         if not stderr.is_terminal:
             say(f"step {row['step']}/{self._max_steps}  {facts}")

@@ -43,8 +43,17 @@ class RunDirectory:
         return self.path / "source.json"
 
     @property
+    def lock_file(self) -> Path:
+        """There while a process writes into the run."""
+        return self.path / "run.lock"
+
+    @property
     def log_file(self) -> Path:
         return self.path / "logs" / "train.jsonl"
+
+    def nonfinite_file(self, step: int) -> Path:
+        """What is known about a step whose loss or gradient was not finite."""
+        return self.path / "logs" / "nonfinite" / f"step_{step}.json"
 
     @property
     def checkpoints(self) -> Path:

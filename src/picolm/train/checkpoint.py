@@ -21,7 +21,8 @@ from picolm.records.manifest import Manifest, manifest_hash, sealed_folder
 from picolm.records.rundir import CheckpointFolder
 from picolm.train.methods.contract import StepBatch
 from picolm.train.methods.plain import Plain
-from picolm.train.run import Observer, Parts, Progress
+from picolm.train.run import Parts, Progress
+from picolm.train.saver import BackgroundSaver
 from picolm.train.state import TrainingState, copy_state, write_state
 
 Evaluator = Callable[[int, int], None]
@@ -58,7 +59,7 @@ class Checkpointer:
         val: ValBatch | None,
         evaluator: Evaluator,
         tokenizer_file: Path | None,
-        observer: Observer,
+        may_write: Callable[[], None],
     ) -> None:
         self._parts = parts
         self._progress = progress
@@ -66,14 +67,20 @@ class Checkpointer:
         self._val = val
         self._evaluator = evaluator
         self._tokenizer_file = tokenizer_file
-        self._observer = observer
+        self._may_write = may_write
         self._schedule = frozenset(parts.config.checkpoint_steps)
         self._config_hash = identity_hash(parts.config)
         self._pending: PendingCheckpoint | None = None
+        self._saver = BackgroundSaver()
+        self._taken = set(progress.sealed)
 
     def is_due(self, step: int) -> bool:
-        """Whether `step` is scheduled and not sealed yet."""
-        return step in self._schedule and step not in self._progress.sealed
+        """Whether `step` is scheduled and neither sealed nor being written."""
+        return step in self._schedule and step not in self._taken
+
+    def close(self) -> None:
+        """Return once everything is sealed."""
+        self._saver.close()
 
     def begin(self, step: int) -> None:
         """On a scheduled step: copy the state, score the model, take the val snapshot. Leaves the training as it was."""
@@ -101,7 +108,7 @@ class Checkpointer:
         recorder = self._train_recorder
         return nullcontext() if recorder is None else recorder.updates_of(self._parts.plain_tensors)
 
-    def finish(self, tokens_BT: Tensor, *, applied: bool) -> bool:
+    def finish(self, tokens_BT: Tensor, applied: bool) -> bool:
         """Seal the pending checkpoint, if there is one; whether one was sealed. `tokens_BT`: the rows of the step."""
         pending, self._pending = self._pending, None
         if pending is None:
@@ -109,13 +116,13 @@ class Checkpointer:
         step = pending.state.step
         rows = self._parts.loader.rows_of_step(step)
         batch = SnapshotBatch(rows, tokens_BT.cpu().numpy(), self._parts.loader.fingerprint)
-        self._seal(pending, batch, applied)
+        self._submit(pending, batch, applied)
         return True
 
     def save_between(self, step: int) -> None:
         """Seal weights and training state at a step that is not scheduled, so that the run can continue from it."""
-        if step not in self._progress.sealed:
-            self._seal(PendingCheckpoint(self._copy_model(), self._copy_state(step), None, None), None, applied=False)
+        if step not in self._taken:
+            self._submit(PendingCheckpoint(self._copy_model(), self._copy_state(step), None, None), None, applied=False)
 
     @property
     def _train_recorder(self) -> Recorder | None:
@@ -126,6 +133,7 @@ class Checkpointer:
         return copy_state(
             step=step,
             tokens=self._progress.tokens,
+            skipped=self._progress.skipped,
             optimizer=parts.optimizer,
             names=parts.parameter_names,
             method_state=parts.method.state(),
@@ -148,7 +156,14 @@ class Checkpointer:
         parts.optimizer.zero_grad(set_to_none=True)
         return recorder
 
+    def _submit(self, pending: PendingCheckpoint, batch: SnapshotBatch | None, applied: bool) -> None:
+        step = pending.state.step
+        self._taken.add(step)
+        self._saver.submit(f"checkpoint {step}", lambda: self._seal(pending, batch, applied))
+
     def _seal(self, pending: PendingCheckpoint, batch: SnapshotBatch | None, applied: bool) -> None:
+        """Write and seal: runs in the writer thread, on copies only."""
+        self._may_write()
         state = pending.state
         folder = self._parts.directory.checkpoint(state.step)
         manifest = Manifest(
@@ -168,7 +183,6 @@ class Checkpointer:
                 self._write_snapshot(temporary, pending.val, "val", state, self._val.batch, False)
         self._progress.parent = manifest_hash(folder)
         self._progress.sealed.add(state.step)
-        self._observer.say(f"checkpoint {state.step} sealed")
 
     def _write_model(self, checkpoint: CheckpointFolder, model: LanguageModel) -> None:
         save_model(model, checkpoint.path, tokenizer_file=self._tokenizer_file)

@@ -95,6 +95,8 @@ class TrainingConfig(Settings):
     optimization: OptimizationConfig = OptimizationConfig()
     fabric: FabricConfig = FabricConfig()
     seeds: SeedsConfig = SeedsConfig()
+    max_skipped_updates: Annotated[NonNegativeInt, OPERATIONAL] = 10
+    """Updates that may be skipped because loss or gradient is not finite, before the run ends with an error."""
     deterministic: Annotated[bool, OPERATIONAL] = False
     """Use only deterministic kernels; on CUDA needed for bit-identical repeats, and slower."""
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from picolm.base.errors import PicoError
 from picolm.records import trainlog
 from picolm.train.methods.contract import StepResult
 from picolm.train.run import Observer, Parts, Progress
@@ -48,23 +47,19 @@ class StepLog:
     def _row(self, step: int, result: StepResult, gradient_norm: float, tokens: int) -> dict[str, Any]:
         optimization = self._parts.config.training.optimization
         loss = float(self._parts.fabric.all_reduce(result.loss_sum, reduce_op="sum")) / tokens
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise PicoError(
-                f"step {step}: the loss is {loss} and the norm of the gradient {gradient_norm}",
-                "lower training.optimization.lr, set training.optimization.clip_norm=1.0, or use precision 32-true",
-            )
         step_seconds = self._step_seconds()
         limit = optimization.clip_norm
         return {
             "step": step + 1,
             "tokens": self._progress.tokens,
-            "loss": loss,
+            "loss": _finite(loss),
             "learning_rate": optimization.lr * self._parts.schedule(step),
-            "gradient_norm": gradient_norm,
-            "clip_factor": 1.0 if limit is None else min(1.0, limit / (gradient_norm + 1e-6)),
+            "gradient_norm": _finite(gradient_norm),
+            "skipped_updates": self._progress.skipped,
+            "clip_factor": 1.0 if limit is None else _finite(min(1.0, limit / (gradient_norm + 1e-6))),
             "tokens_per_second": tokens / step_seconds,
             "step_seconds": step_seconds,
-            **{name: float(value) for name, value in result.series.items()},
+            **{name: _finite(float(value)) for name, value in result.series.items()},
         }
 
     def _step_seconds(self) -> float:
@@ -73,3 +68,8 @@ class StepLog:
         seconds = (now - self._started - self._paused_seconds) / self._steps_since_row
         self._started, self._paused_seconds, self._steps_since_row = now, 0.0, 0
         return seconds
+
+
+def _finite(value: float) -> float | None:
+    """The value, or None where it is not a number: JSON has no NaN, and a reader shall not take one for a value."""
+    return value if math.isfinite(value) else None

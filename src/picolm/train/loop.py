@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from picolm.train.checkpoint import Checkpointer
+from picolm.train.guard import accepts
 from picolm.train.log import StepLog
 from picolm.train.run import Observer, Parts, Progress, step_batch
 from picolm.train.stop import StopFlag
@@ -29,12 +30,13 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
             result = parts.method.forward_backward(parts.fabric_model, step_batch(parts, step, tokens_BT), parts.fabric)
         checkpointer.copy_gradients()
         gradient_norm = clip_gradients(parts.plain_tensors, parts.config.training.optimization.clip_norm)
+        applied = accepts(parts, progress, step, result, gradient_norm)
         with checkpointer.observing_update():
-            update(parts, step)
+            update(parts, step, applied)
         progress.step, progress.tokens = step + 1, progress.tokens + tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
         log.after_update(step, result, gradient_norm, tokens_BT.numel() - len(tokens_BT))
         with log.pausing():
-            sealed = checkpointer.finish(tokens_BT, applied=True)
+            sealed = checkpointer.finish(tokens_BT, applied)
         observer.advance(progress.step)
         if stop.requested and sealed:
             return False  # continues from the checkpoint just sealed; the update after it is made again, identically
@@ -42,13 +44,13 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
     return True
 
 
-def update(parts: Parts, step: int) -> None:
-    """Apply one update at the schedule's learning rate and clear the gradients."""
-    optimization = parts.config.training.optimization
+def update(parts: Parts, step: int, applied: bool) -> None:
+    """Apply one update at the schedule's learning rate, unless it is to be skipped, and clear the gradients."""
     for group in parts.optimizer.param_groups:
-        group["lr"] = optimization.lr * parts.schedule(step)
-    parts.optimizer.step()
-    parts.method.after_update(step, parts.model, parts.optimizer)
+        group["lr"] = parts.config.training.optimization.lr * parts.schedule(step)
+    if applied:
+        parts.optimizer.step()
+        parts.method.after_update(step, parts.model, parts.optimizer)
     parts.optimizer.zero_grad(set_to_none=True)
 
 
@@ -71,4 +73,4 @@ def finish(parts: Parts, checkpointer: Checkpointer, last: int) -> None:
         parts.method.forward_backward(parts.fabric_model, step_batch(parts, last, tokens_BT), parts.fabric)
     checkpointer.copy_gradients()
     parts.optimizer.zero_grad(set_to_none=True)
-    checkpointer.finish(tokens_BT, applied=False)
+    checkpointer.finish(tokens_BT, False)

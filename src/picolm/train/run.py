@@ -60,6 +60,8 @@ class Progress:
     """Updates made."""
     tokens: int = 0
     """Predicted tokens trained on, over all devices."""
+    skipped: int = 0
+    """Updates not applied because loss or gradient was not finite."""
     parent: str | None = None
     """Hash of the manifest of the newest sealed checkpoint."""
     sealed: set[int] = field(default_factory=set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,11 @@ from picolm.records import trainlog
 from picolm.records.manifest import manifest_hash, verify
 from picolm.records.rundir import CheckpointFolder, RunDirectory
 from picolm.train import identity
-from picolm.train.checkpoint import Checkpointer, ValBatch
+from picolm.train.checkpoint import Checkpointer, Evaluator, ValBatch
 from picolm.train.config import RunConfig
 from picolm.train.evaluation import prepare_evaluator
 from picolm.train.methods.contract import METHODS, TrainingMethod
-from picolm.train.run import Observer, Parts, Progress
+from picolm.train.run import Parts, Progress
 from picolm.train.state import TrainingState, read_state, restore_generators, restore_optimizer
 
 if TYPE_CHECKING:
@@ -35,37 +36,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Training:
-    """A run ready to go."""
+    """A run that has been checked: all its objects, fresh, and nothing written yet."""
 
     parts: Parts
-    progress: Progress
-    checkpointer: Checkpointer
+    data: PreparedData
+    plan: CapturePlan | None
+    val: ValBatch | None
+    evaluator: Evaluator
 
 
-def build_training(config: RunConfig[Any], observer: Observer) -> Training:
-    """All objects of the run, fresh or restored from its newest checkpoint. PicoError before anything is written."""
-    directory = RunDirectory(Path(config.checkpointing.runs_dir) / config.run_name)
+def build_training(config: RunConfig[Any], directory: RunDirectory) -> Training:
+    """All objects of the run. Everything that can be wrong with it is a PicoError here, before anything is written."""
     data = open_data(config)
-    resumed = find_resume_point(directory, config, data)
-    if resumed is not None:
-        torch.set_num_threads(directory.identity()["environment"]["threads"])
+    check_continuation(directory, config, data)
     torch.use_deterministic_algorithms(config.training.deterministic)
-    fabric = build_fabric(config)
-    method = build_method(config)
-    parts = build_parts(config, directory, fabric, method, data)
+    parts = build_parts(config, directory, build_fabric(config), build_method(config), data)
     plan, val = build_capture(config, parts)
-    evaluator = prepare_evaluator(config, parts, data)
+    return Training(parts, data, plan, val, prepare_evaluator(config, parts, data))
+
+
+def begin_or_continue(training: Training, may_write: Callable[[], None]) -> tuple[Progress, Checkpointer]:
+    """Create the run folder, or put its newest checkpoint into the objects. Only the holder of the run's lock may call this.
+
+    `may_write` is asked before each checkpoint is sealed; it raises if the run has passed to another process.
+    """
+    parts, directory = training.parts, training.parts.directory
     progress = Progress(sealed=set(directory.steps()))
-    if resumed is None:
-        torch.manual_seed(config.training.seeds.dropout)
-        identity.begin(directory, config, identity.new_identity(config, data=describe_data(data), parameters=count(parts.model)))
+    if progress.sealed:
+        restore(parts, progress, directory.checkpoint(max(progress.sealed)))
+        identity.record_continuation(directory, parts.config, progress.step)
     else:
-        restore(parts, progress, resumed)
-        identity.record_continuation(directory, config, progress.step)
+        torch.manual_seed(parts.config.training.seeds.dropout)
+        facts = identity.new_identity(parts.config, data=describe_data(training.data), parameters=count(parts.model))
+        identity.begin(directory, parts.config, facts)
+        trainlog.cut_after(directory.log_file, 0)
     checkpointer = Checkpointer(
-        parts, progress, plan=plan, val=val, evaluator=evaluator, tokenizer_file=data.tokenizer_file, observer=observer
+        parts,
+        progress,
+        plan=training.plan,
+        val=training.val,
+        evaluator=training.evaluator,
+        tokenizer_file=training.data.tokenizer_file,
+        may_write=may_write,
     )
-    return Training(parts, progress, checkpointer)
+    return progress, checkpointer
 
 
 def open_data(config: RunConfig[Any]) -> PreparedData:
@@ -97,7 +111,7 @@ def _check_tokenizer(config: RunConfig[Any], data: PreparedData) -> None:
         )
     if carried is not None and carried.vocab_size > config.model.vocab_size:
         raise PicoError(
-            f"model.vocab_size = {config.model.vocab_size} is less than the {carried.vocab_size} tokens of {config.data.dataset.name}",
+            f"model.vocab_size = {config.model.vocab_size}, but {config.data.dataset.name} has {carried.vocab_size} tokens",
             f"--set model.vocab_size={carried.vocab_size}",
         )
 
@@ -115,23 +129,17 @@ def describe_data(data: PreparedData) -> dict[str, Any]:
     }
 
 
-def find_resume_point(directory: RunDirectory, config: RunConfig[Any], data: PreparedData) -> Path | None:
-    """The newest sealed checkpoint, verified; None if the run is new. PicoError if this may not continue."""
+def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: PreparedData) -> None:
+    """PicoError if the run exists and may not continue; sets the number of threads it began with."""
     if not directory.identity_file.is_file():
-        return None
+        return
     if not config.checkpointing.training.auto_resume:
         raise PicoError(
             f"the run {directory.path} exists and checkpointing.training.auto_resume is false",
             "--set checkpointing.training.auto_resume=true to continue it, or choose another checkpointing.run_name",
         )
     identity.check_same_run(directory, config, data.fingerprint)
-    steps = directory.steps()
-    if not steps:
-        directory.identity_file.unlink()  # begun but nothing saved: begin again
-        return None
-    folder = directory.checkpoint(steps[-1])
-    verify(folder)
-    return folder
+    torch.set_num_threads(directory.identity()["environment"]["threads"])
 
 
 def build_fabric(config: RunConfig[Any]) -> Fabric:
@@ -239,13 +247,15 @@ def _val_batch(config: RunConfig[Any], tokens_per_sequence: int) -> ValBatch | N
 
 
 def restore(parts: Parts, progress: Progress, folder: Path) -> None:
-    """Put a verified checkpoint into fresh objects, and cut the log back to it."""
+    """Verify a checkpoint, put it into fresh objects, and cut the log back to it. A changed file is a PicoError naming it."""
+    verify(folder)
     state: TrainingState = read_state(CheckpointFolder(folder).training_state)
     load_weights(parts.model, folder)
     restore_optimizer(parts.optimizer, parts.parameter_names, state)
     restore_generators(state.generators)
     parts.method.restore(state.method)
-    progress.step, progress.tokens, progress.parent = state.step, state.tokens, manifest_hash(folder)
+    progress.step, progress.tokens, progress.skipped = state.step, state.tokens, state.skipped
+    progress.parent = manifest_hash(folder)
     trainlog.cut_after(parts.directory.log_file, state.step)
 
 

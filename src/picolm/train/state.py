@@ -26,6 +26,7 @@ class TrainingState:
 
     step: int
     tokens: int
+    skipped: int
     optimizer_tensors: dict[str, Tensor]
     """`<plain parameter name>/<entry>` -> tensor, such as `output_norm.weight/exp_avg`."""
     optimizer_values: dict[str, Any]
@@ -36,11 +37,17 @@ class TrainingState:
 
 
 def copy_state(
-    *, step: int, tokens: int, optimizer: torch.optim.Optimizer, names: Mapping[int, str], method_state: dict[str, Any]
+    *,
+    step: int,
+    tokens: int,
+    skipped: int,
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[int, str],
+    method_state: dict[str, Any],
 ) -> TrainingState:
     """The state after `step` updates. `names`: id of a parameter -> its name."""
     tensors, values = _copy_optimizer(optimizer, names)
-    return TrainingState(step, tokens, tensors, values, copy_generators(), json.loads(json.dumps(method_state)))
+    return TrainingState(step, tokens, skipped, tensors, values, copy_generators(), json.loads(json.dumps(method_state)))
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
@@ -48,7 +55,8 @@ def write_state(folder: Path, state: TrainingState) -> None:
     folder.mkdir()
     save_file(state.optimizer_tensors, folder / OPTIMIZER_FILE)
     save_file(state.generators, folder / GENERATOR_FILE.format(rank=0))
-    content = {"step": state.step, "tokens": state.tokens, "optimizer": state.optimizer_values, "method": state.method}
+    counts = {"step": state.step, "tokens": state.tokens, "skipped": state.skipped}
+    content = {**counts, "optimizer": state.optimizer_values, "method": state.method}
     durable.write_json(folder / STATE_FILE, content)
 
 
@@ -60,6 +68,7 @@ def read_state(folder: Path) -> TrainingState:
     return TrainingState(
         step=content["step"],
         tokens=content["tokens"],
+        skipped=content["skipped"],
         optimizer_tensors=_read_tensors(folder / OPTIMIZER_FILE),
         optimizer_values=content["optimizer"],
         generators=_read_tensors(folder / GENERATOR_FILE.format(rank=0)),

@@ -1,4 +1,4 @@
-"""Train a configuration to its end: build, loop, say what happened."""
+"""Train a configuration to its end: check, lock, begin or continue, loop, say what happened."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
+from picolm.train.lock import RunLock
 from picolm.train.loop import train
 from picolm.train.run import Observer
-from picolm.train.setup import build_training
+from picolm.train.setup import begin_or_continue, build_training
 from picolm.train.stop import stop_on_signals
 
 
@@ -19,16 +21,22 @@ class Outcome:
 
     run: Path
     step: int
+    tokens: int
     complete: bool
 
 
 def run_training(config: RunConfig[Any], observer: Observer) -> Outcome:
     """Start or continue the run that `config` describes. A signal ends it early, saved."""
-    training = build_training(config, observer)
-    run = training.parts.directory.path
-    if training.progress.step:
-        observer.say(f"continuing {run} from step {training.progress.step}")
-    observer.advance(training.progress.step)
-    with stop_on_signals(observer.say) as stop:
-        complete = train(training.parts, training.progress, training.checkpointer, observer, stop)
-    return Outcome(run, training.progress.step, complete)
+    directory = RunDirectory(Path(config.checkpointing.runs_dir) / config.run_name)
+    training = build_training(config, directory)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    with RunLock(directory.lock_file) as lock, stop_on_signals(observer.say) as stop:
+        progress, checkpointer = begin_or_continue(training, may_write=lock.check)
+        if progress.step:
+            observer.say(f"continuing {directory.path} from step {progress.step}")
+        observer.advance(progress.step)
+        try:
+            complete = train(training.parts, progress, checkpointer, observer, stop)
+        finally:
+            checkpointer.close()
+    return Outcome(directory.path, progress.step, progress.tokens, complete)
