@@ -8,9 +8,10 @@ from torch import Tensor
 
 from picolm.base.config import parse_settings
 from picolm.base.errors import PicoError
-from picolm.model.contract import build_model, check_tokens, flops_per_token, parameter_count, parse_model_config
+from picolm.model.contract import build_model, flops_per_token, parameter_count, parse_model_config
 from picolm.model.decoder import DecoderConfig, PicoDecoder
 from picolm.model.generation import Sampling
+from picolm.model.positions import check_tokens
 
 SMALL = {"d_model": 24, "n_layers": 2, "vocab_size": 61, "max_seq_len": 40, "attention_n_heads": 6, "attention_n_kv_heads": 2}
 

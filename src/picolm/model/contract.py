@@ -22,7 +22,6 @@ from picolm.base.config import OPERATIONAL, Settings, parse_settings
 from picolm.base.errors import PicoError
 from picolm.base.registry import Registry
 from picolm.model.folder import (
-    StoredTensors,
     check_layer_count,
     copy_into,
     open_tensors,
@@ -32,6 +31,8 @@ from picolm.model.folder import (
     write_folder,
 )
 from picolm.model.generation import KeyValueCache, Sampling, generate
+from picolm.model.original import native_layout
+from picolm.model.positions import check_tokens
 from picolm.records.snapshot import Layout
 
 IGNORED_LABEL = -100
@@ -99,12 +100,8 @@ class LanguageModel(nn.Module, ABC):
         """Draw every parameter anew by `config.init`, from this generator only."""
 
     def hf_config(self) -> dict[str, Any]:
-        """Content of `config.json`. This default is for architectures that no other library has."""
-        return {
-            "architectures": [type(self).__name__],
-            "model_type": self.config.model_type,
-            "picolm_settings": self.config.model_dump(mode="json"),
-        }
+        """Content of `config.json`. The default is for architectures no other library has: weights under the parameters' names."""
+        return native_config(self)
 
     def hf_state_dict(self) -> dict[str, Tensor]:
         """Tensors of `model.safetensors`: the parameters rearranged as the layout says."""
@@ -144,10 +141,13 @@ class LanguageModel(nn.Module, ABC):
         )
 
 
-def _native_config(config_class: type[ModelConfig], content: Mapping[str, Any], source: str) -> ModelConfig:
-    if "picolm_settings" not in content:
-        raise PicoError(f"{source} has no picolm_settings", "the folder was not written by picolm for this architecture")
-    return parse_settings(config_class, content["picolm_settings"], source)
+def native_config(model: LanguageModel) -> dict[str, Any]:
+    """A `config.json` that holds picolm's own settings, for weights stored under the parameters' own names."""
+    return {
+        "architectures": [type(model).__name__],
+        "model_type": model.config.model_type,
+        "picolm_settings": model.config.model_dump(mode="json"),
+    }
 
 
 @dataclass(frozen=True)
@@ -159,16 +159,28 @@ class Architecture:
     hf_model_types: tuple[str, ...] = ()
     """Values of `model_type` in a `config.json` that this architecture opens."""
     config_from_hf: Callable[[Mapping[str, Any], str], ModelConfig] | None = None
-    """Settings from the content of `config.json` (and its path, for errors); None: as `LanguageModel.hf_config` wrote it."""
+    """Settings from the content of a `config.json` (and its path, for errors) that has no `picolm_settings`."""
+    layout_of_folder: Callable[[LanguageModel, Mapping[str, Any]], Layout] | None = None
+    """Where the tensors of such a folder stand; None: as the model's own layout says."""
+    ignored_tensors: str | None = None
+    """Regular expression of tensor names that may be there and are not needed, such as buffers older libraries saved."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.model_class.__doc__)
 
     def config_of(self, content: Mapping[str, Any], source: str) -> ModelConfig:
         """The settings that a `config.json` stands for."""
+        if "picolm_settings" in content:
+            return parse_settings(self.config_class, content["picolm_settings"], source)
         if self.config_from_hf is None:
-            return _native_config(self.config_class, content, source)
+            raise PicoError(f"{source} has no picolm_settings", "the folder was not written by picolm for this architecture")
         return self.config_from_hf(content, source)
+
+    def layout_of(self, model: LanguageModel, content: Mapping[str, Any]) -> Layout:
+        """Where the tensors of a folder with this `config.json` stand."""
+        if "picolm_settings" in content:
+            return native_layout(model.layout())
+        return model.layout() if self.layout_of_folder is None else self.layout_of_folder(model, content)
 
     def from_folder(self, folder: Path) -> LanguageModel:
         """The model saved in a folder, in float32 on the CPU."""
@@ -176,13 +188,24 @@ class Architecture:
         tensors = open_tensors(folder)
         check_layer_count(content, tensors, folder)
         config = self.config_of(content, str(folder / "config.json"))
-        tensors.check_against(stored_shapes(_shape_only(self, config)))
+        try:
+            without_storage = _shape_only(self, config)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise PicoError(f"{folder}: config.json describes an impossible shape: {str(error)[:100]}") from error
+        layout = self.layout_of(without_storage, content)
+        tensors.check_against(stored_shapes(without_storage, layout), ignored=self.ignored_tensors)
         model = _construct(self, config)
-        copy_into(model, tensors)
+        copy_into(model, tensors, layout)
         return model.eval()
 
+    def fill(self, model: LanguageModel, folder: Path) -> None:
+        """Copy the weights of a folder into a model of the same shape."""
+        tensors, layout = open_tensors(folder), self.layout_of(model, read_folder_config(folder))
+        tensors.check_against(stored_shapes(model, layout), ignored=self.ignored_tensors)
+        copy_into(model, tensors, layout)
 
-ARCHITECTURES = Registry("architecture", builtin_modules=("picolm.model.decoder",))
+
+ARCHITECTURES = Registry("architecture", builtin_modules=("picolm.model.decoder", "picolm.model.neox"))
 """Short name -> `Architecture`."""
 
 
@@ -250,9 +273,7 @@ def load_model(folder: Path | str, architecture: str | None = None) -> LanguageM
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
     """Copy the weights of a saved folder into an existing model of the same shape."""
-    tensors: StoredTensors = open_tensors(folder)
-    tensors.check_against(stored_shapes(model))
-    copy_into(model, tensors)
+    find_architecture(model.config.model_type).fill(model, folder)
 
 
 @functools.cache
@@ -281,18 +302,3 @@ def flops_per_token(config: ModelConfig, sequence_length: int) -> float:
     }
     attention_width = len(layout.names_with_role("query")) * layout.query_heads * layout.head_width
     return 6.0 * sum(multiplied.values()) + 12.0 * attention_width * sequence_length
-
-
-def check_tokens(model: LanguageModel, tokens_BT: Tensor, *, further: int = 0) -> None:
-    """PicoError if an id is outside the vocabulary or the sequence, with `further` tokens, is longer than the model's."""
-    length = tokens_BT.shape[-1] + further
-    if length > model.max_seq_len:
-        raise PicoError(f"{length} tokens are more than the model's max_seq_len = {model.max_seq_len}", "shorten the text")
-    if tokens_BT.numel() == 0:
-        raise PicoError("there are no tokens", "give at least one token id")
-    smallest, largest = int(tokens_BT.min()), int(tokens_BT.max())
-    if smallest < 0 or largest >= model.vocab_size:
-        wrong = smallest if smallest < 0 else largest
-        raise PicoError(
-            f"token id {wrong} is outside the vocabulary of {model.vocab_size}", "use the tokenizer the model was trained with"
-        )

@@ -16,12 +16,12 @@ from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationInfo, fie
 from torch import Tensor, nn
 
 from picolm.base.config import parse_settings
-from picolm.base.errors import PicoError
 from picolm.model.contract import ARCHITECTURES, Architecture, LanguageModel, ModelConfig
 from picolm.model.generation import KeyValueCache
-from picolm.model.initialize import check_scheme, initialize
+from picolm.model.initialize import initialize, known_scheme
 from picolm.model.llama import llama_config, llama_layout, settings_from_llama
 from picolm.model.loss import cross_entropy_sum
+from picolm.model.original import original_layout, settings_from_original
 from picolm.model.positions import place_tokens
 from picolm.records.snapshot import Layout
 
@@ -55,6 +55,12 @@ class DecoderConfig(ModelConfig):
     position_emb_theta: PositiveFloat = 10000.0
     """Base of the rotary frequencies."""
 
+    tied_embeddings: bool = False
+    """Whether the output head is the embedding table itself. With `init: torch_default` that head starts with unit variance."""
+
+    qk_norm: bool = False
+    """Whether queries and keys are normalised within each head before they are rotated. Saved as a Qwen3 folder."""
+
     @field_validator("attention_n_heads")
     @classmethod
     def _heads_divide_the_width(cls, heads: int, info: ValidationInfo) -> int:
@@ -76,13 +82,7 @@ class DecoderConfig(ModelConfig):
             raise ValueError(f"does not divide attention_n_heads = {heads}; each must serve as many query heads")
         return kv_heads
 
-    @field_validator("init")
-    @classmethod
-    def _known_scheme(cls, init: str) -> str:
-        try:
-            return check_scheme(init)
-        except PicoError as error:
-            raise ValueError(f"{error.message}; {error.hint}") from None
+    _scheme = field_validator("init")(known_scheme)
 
     @property
     def width_of_head(self) -> int:
@@ -137,12 +137,15 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.d_model, key_value_width, bias=False)
         self.v_proj = nn.Linear(config.d_model, key_value_width, bias=False)
         self.o_proj = nn.Linear(query_width, config.d_model, bias=False)
+        self.q_norm = RMSNorm(self.head_width, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_width, config.norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
         self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor], mask_B1TS: Tensor | None, cache: KeyValueCache | None
     ) -> Tensor:
-        query_BTHK = rotate_pairs(self.q_proj(x_BTD).unflatten(-1, (-1, self.head_width)), *rotation)
-        key_BTGK = rotate_pairs(self.k_proj(x_BTD).unflatten(-1, (-1, self.head_width)), *rotation)
+        query_BTHK = self.q_norm(self.q_proj(x_BTD).unflatten(-1, (-1, self.head_width)))
+        key_BTGK = self.k_norm(self.k_proj(x_BTD).unflatten(-1, (-1, self.head_width)))
+        query_BTHK, key_BTGK = rotate_pairs(query_BTHK, *rotation), rotate_pairs(key_BTGK, *rotation)
         value_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_width))
         query_BHTK, key_BGSK, value_BGSK = (x.transpose(1, 2) for x in (query_BTHK, key_BTGK, value_BTGK))
         if cache is not None:
@@ -200,6 +203,8 @@ class PicoDecoder(LanguageModel):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.output_norm = RMSNorm(config.d_model, config.norm_eps)
         self.de_embedding_proj = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_embeddings:
+            self.de_embedding_proj.weight = self.embedding_proj.weight
 
     def forward(
         self,
@@ -230,10 +235,23 @@ class PicoDecoder(LanguageModel):
 
 
 def decoder_config_from_hf(content: Mapping[str, Any], source: str) -> DecoderConfig:
-    """The decoder settings of a Llama folder."""
-    return parse_settings(DecoderConfig, settings_from_llama(content, source), source)
+    """The decoder settings of a Llama, Qwen3 or published pico-decoder folder."""
+    read = settings_from_original if content["model_type"] == "pico_decoder" else settings_from_llama
+    return parse_settings(DecoderConfig, read(content, source), source)
+
+
+def decoder_layout_of_folder(model: LanguageModel, content: Mapping[str, Any]) -> Layout:
+    """Where the tensors of such a folder stand."""
+    return original_layout(model.layout()) if content["model_type"] == "pico_decoder" else model.layout()
 
 
 ARCHITECTURES.register("pico_decoder")(
-    Architecture(DecoderConfig, PicoDecoder, hf_model_types=("llama",), config_from_hf=decoder_config_from_hf)
+    Architecture(
+        DecoderConfig,
+        PicoDecoder,
+        hf_model_types=("llama", "qwen3"),
+        config_from_hf=decoder_config_from_hf,
+        layout_of_folder=decoder_layout_of_folder,
+        ignored_tensors=r"\.self_attn\.rotary_emb\.inv_freq$",
+    )
 )

@@ -6,9 +6,11 @@ allocated; only safetensors are opened, so nothing can be executed.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from picolm.base.errors import PicoError
+from picolm.model.original import fabric_checkpoint, read_fabric_tensors
 from picolm.records import durable
 from picolm.records.rundir import CheckpointFolder
 from picolm.records.snapshot import Layout, Placement, adjacent_to_halves, plain_tensor, write_layout
@@ -57,9 +60,8 @@ def stored_state(parameters: Mapping[str, Tensor], layout: Layout) -> dict[str, 
     return stored
 
 
-def stored_shapes(model: LanguageModel) -> dict[str, Shape]:
+def stored_shapes(model: LanguageModel, layout: Layout) -> dict[str, Shape]:
     """Name -> shape of every tensor a folder of this model must hold; works on a model without storage."""
-    layout = model.layout()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     shapes: dict[str, Shape] = {}
     for name, place in layout.tensors.items():
@@ -71,9 +73,8 @@ def stored_shapes(model: LanguageModel) -> dict[str, Shape]:
     return shapes
 
 
-def copy_into(model: LanguageModel, stored: StoredTensors) -> None:
+def copy_into(model: LanguageModel, stored: StoredTensors, layout: Layout) -> None:
     """Copy stored tensors into the model's parameters: own memory, so alignment is the same as after training."""
-    layout = model.layout()
     parameters: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name, place in layout.tensors.items():
@@ -83,39 +84,37 @@ def copy_into(model: LanguageModel, stored: StoredTensors) -> None:
 # ---- Reading ----
 
 
+@dataclass(frozen=True)
 class StoredTensors:
     """The tensors of a folder by name, each read when asked for."""
 
-    def __init__(self, folder: Path, files: Mapping[str, Any], shapes: Mapping[str, Shape]) -> None:
-        self._folder = folder
-        self._files = files
-        self.shapes = shapes
+    folder: Path
+    readers: Mapping[str, Callable[[], Tensor]]
+    shapes: Mapping[str, Shape]
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor
+        return self.readers[name]()
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def check_against(self, expected: Mapping[str, Shape]) -> None:
-        """PicoError naming the first tensor that is missing, too much, or of another shape."""
+    def check_against(self, expected: Mapping[str, Shape], *, ignored: str | None = None) -> None:
+        """PicoError naming the first tensor that is missing, too much (unless it matches `ignored`), or of another shape."""
         missing = sorted(expected.keys() - self.shapes.keys())
         if missing:
             raise PicoError(
-                f"{self._folder}: the weights lack {len(missing)} of {len(expected)} tensors, first {_shown(missing[0])}",
+                f"{self.folder}: the weights lack {len(missing)} of {len(expected)} tensors, first {_shown(missing[0])}",
                 "config.json does not describe these weights, or the file is cut short",
             )
         extra = sorted(self.shapes.keys() - expected.keys())
+        if ignored is not None:
+            extra = [name for name in extra if not re.search(ignored, name)]
         if extra:
             raise PicoError(
-                f"{self._folder}: {len(extra)} tensors do not belong to the model, first {_shown(extra[0])}",
+                f"{self.folder}: {len(extra)} tensors do not belong to the model, first {_shown(extra[0])}",
                 "config.json does not describe these weights",
             )
         for name, shape in expected.items():
             if tuple(self.shapes[name]) != shape:
                 raise PicoError(
-                    f"{self._folder}: {_shown(name)} has shape {tuple(self.shapes[name])} where the model has {shape}",
+                    f"{self.folder}: {_shown(name)} has shape {tuple(self.shapes[name])} where the model has {shape}",
                     "config.json does not describe these weights",
                 )
 
@@ -143,18 +142,30 @@ def read_folder_config(folder: Path) -> dict[str, Any]:
 
 def open_tensors(folder: Path) -> StoredTensors:
     """The tensors in `model.safetensors`, or in the files that `model.safetensors.index.json` lists."""
-    paths = _weight_files(folder)
-    files: dict[str, Any] = {}
+    fabric_file = fabric_checkpoint(folder)
+    if fabric_file is not None and not CheckpointFolder(folder).weights.is_file():
+        tensors = read_fabric_tensors(fabric_file)
+        readers = {name: functools.partial(_same, tensor) for name, tensor in tensors.items()}
+        return StoredTensors(folder, readers, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    return _open_files(folder, _weight_files(folder))
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _open_files(folder: Path, paths: list[Path]) -> StoredTensors:
+    readers: dict[str, Callable[[], Tensor]] = {}
     shapes: dict[str, Shape] = {}
     for path in paths:
         try:
             file = safe_open(path, framework="pt")
             for name in file.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118
-                files[name] = file
+                readers[name] = functools.partial(file.get_tensor, name)
                 shapes[name] = tuple(file.get_slice(name).get_shape())  # type: ignore[no-untyped-call]
         except (SafetensorError, OSError, UnicodeError) as error:
             raise PicoError(f"{path} is not a readable safetensors file: {_shown(str(error))}") from error
-    return StoredTensors(folder, files, shapes)
+    return StoredTensors(folder, readers, shapes)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -73,6 +73,14 @@ def check_scheme(name: str) -> str:
     return name
 
 
+def known_scheme(name: str) -> str:
+    """As `check_scheme`, for use as a validator of settings."""
+    try:
+        return check_scheme(name)
+    except PicoError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from None
+
+
 def initialize(model: LanguageModel, scheme: str, generator: torch.Generator) -> None:
     """Draw every parameter of a model, in the order of its names. Norms start at one, biases at zero.
 

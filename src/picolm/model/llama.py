@@ -1,5 +1,7 @@
 """The decoder as a Hugging Face Llama: the names, the settings, the order of rows. Both ways.
 
+With normalised queries and keys it is a Qwen3 instead, which is Llama with just that.
+
 The decoder rotates adjacent pairs of coordinates, Llama rotates halves, so within each head the rows of q and k are stored
 even ones first, then odd ones. `rope_theta` is written twice: transformers 5 reads the nested one, 4 the top-level one,
 and each silently takes 10000 if it finds only the other.
@@ -29,24 +31,31 @@ PARTS = {
 }
 """Part of a block -> (Llama's name for it, role)."""
 
+QK_NORMS = {"attention.q_norm": ("self_attn.q_norm", "norm"), "attention.k_norm": ("self_attn.k_norm", "norm")}
+"""What Qwen3 has beside: one weight per coordinate of a head, in the order of the rows it scales."""
+
 
 def llama_layout(config: DecoderConfig) -> Layout:
     """Where each plain tensor of a decoder is stored in a Llama file."""
     tensors = {"embedding_proj": Placement("model.embed_tokens.weight", "embedding")}
+    parts = {**PARTS, **QK_NORMS} if config.qk_norm else PARTS
     for layer in range(config.n_layers):
-        for part, (stored, role) in PARTS.items():
-            rotary = "halves" if role in ("query", "key") else None
+        for part, (stored, role) in parts.items():
+            rotary = "halves" if role in ("query", "key") or part in QK_NORMS else None
             tensors[f"layers.{layer}.{part}"] = Placement(f"model.layers.{layer}.{stored}.weight", role, rotary=rotary)
     tensors["output_norm"] = Placement("model.norm.weight", "norm")
-    tensors["de_embedding_proj"] = Placement("lm_head.weight", "unembedding")
+    head = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
+    tensors["de_embedding_proj"] = Placement(head, "unembedding")
     return Layout("pico_decoder", config.attention_n_heads, config.key_value_heads, config.width_of_head, tensors)
 
 
 def llama_config(config: DecoderConfig) -> dict[str, Any]:
-    """The decoder's settings as the `config.json` of a `LlamaForCausalLM`."""
+    """The decoder's settings as the `config.json` of a `LlamaForCausalLM` or, with normalised queries, a `Qwen3ForCausalLM`."""
+    kind = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False}
+    if config.qk_norm:
+        kind = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_sliding_window": False, "sliding_window": None}
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        **kind,
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "intermediate_size": config.activation_hidden_dim,
@@ -59,10 +68,9 @@ def llama_config(config: DecoderConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.position_emb_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.position_emb_theta},
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": config.tied_embeddings,
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "mlp_bias": False,
         "torch_dtype": "float32",
         "bos_token_id": None,
         "eos_token_id": None,
@@ -71,24 +79,26 @@ def llama_config(config: DecoderConfig) -> dict[str, Any]:
 
 def settings_from_llama(content: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The decoder settings that a Llama `config.json` stands for; PicoError names what the decoder cannot express."""
-    _refuse_unless(content, "hidden_act", "silu", source)
-    _refuse_unless(content, "attention_bias", False, source)
-    _refuse_unless(content, "mlp_bias", False, source)
-    _refuse_unless(content, "tie_word_embeddings", False, source)
-    heads = _required(content, "num_attention_heads", source)
-    width = _required(content, "hidden_size", source)
+    refuse_unless(content, "hidden_act", "silu", source)
+    refuse_unless(content, "attention_bias", False, source)
+    refuse_unless(content, "mlp_bias", False, source)
+    refuse_unless(content, "use_sliding_window", False, source)
+    heads = required(content, "num_attention_heads", source)
+    width = required(content, "hidden_size", source)
     head_width = content.get("head_dim")
     return {
         "d_model": width,
-        "n_layers": _required(content, "num_hidden_layers", source),
-        "vocab_size": _required(content, "vocab_size", source),
+        "n_layers": required(content, "num_hidden_layers", source),
+        "vocab_size": required(content, "vocab_size", source),
         "max_seq_len": content.get("max_position_embeddings", 2048),
         "attention_n_heads": heads,
         "attention_n_kv_heads": content.get("num_key_value_heads") or heads,
         "head_width": None if head_width == width / heads else head_width,
-        "activation_hidden_dim": _required(content, "intermediate_size", source),
+        "activation_hidden_dim": required(content, "intermediate_size", source),
         "norm_eps": content.get("rms_norm_eps", 1e-6),
         "position_emb_theta": rope_theta(content, source),
+        "tied_embeddings": content.get("tie_word_embeddings", False),
+        "qk_norm": content["model_type"] == "qwen3",
     }
 
 
@@ -106,13 +116,15 @@ def rope_theta(content: Mapping[str, Any], source: str) -> float:
     return float(next(iter(stated), 10000.0))
 
 
-def _required(content: Mapping[str, Any], key: str, source: str) -> Any:
+def required(content: Mapping[str, Any], key: str, source: str) -> Any:
+    """The value of a key that a `config.json` must have."""
     if content.get(key) is None:
         raise PicoError(f"{source}: {key} must be given")
     return content[key]
 
 
-def _refuse_unless(content: Mapping[str, Any], key: str, allowed: Any, source: str) -> None:
+def refuse_unless(content: Mapping[str, Any], key: str, allowed: Any, source: str) -> None:
+    """PicoError if a key is there with a value the architecture cannot express."""
     value = content.get(key, allowed)
     if value != allowed:
-        raise PicoError(f"{source}: {key} = {str(value)[:40]!r} is not supported", f"the decoder has {key} = {allowed!r}")
+        raise PicoError(f"{source}: {key} = {str(value)[:40]!r} is not supported", f"only {key} = {allowed!r} is")

@@ -1,14 +1,17 @@
-"""Where each token stands and what it may see: needed only when there is padding or a cache."""
+"""Which tokens a model takes, where each stands and what it may see; a mask only where there is padding or a cache."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from picolm.base.errors import PicoError
-from picolm.model.generation import KeyValueCache
+
+if TYPE_CHECKING:
+    from picolm.model.contract import LanguageModel
+    from picolm.model.generation import KeyValueCache
 
 
 class PlacedTokens(NamedTuple):
@@ -52,3 +55,18 @@ def _padding(tokens_BT: Tensor, attention_mask_BT: Tensor | None, cache: KeyValu
     if cache is not None:
         cache.mask_BT = padding_BS
     return padding_BS
+
+
+def check_tokens(model: LanguageModel, tokens_BT: Tensor, *, further: int = 0) -> None:
+    """PicoError if an id is outside the vocabulary or the sequence, with `further` tokens, is longer than the model's."""
+    length = tokens_BT.shape[-1] + further
+    if length > model.max_seq_len:
+        raise PicoError(f"{length} tokens are more than the model's max_seq_len = {model.max_seq_len}", "shorten the text")
+    if tokens_BT.numel() == 0:
+        raise PicoError("there are no tokens", "give at least one token id")
+    smallest, largest = int(tokens_BT.min()), int(tokens_BT.max())
+    if smallest < 0 or largest >= model.vocab_size:
+        wrong = smallest if smallest < 0 else largest
+        raise PicoError(
+            f"token id {wrong} is outside the vocabulary of {model.vocab_size}", "use the tokenizer the model was trained with"
+        )
