@@ -25,7 +25,7 @@ from picolm.records.evaluation import Score
 if TYPE_CHECKING:
     from torch import nn
 
-    from picolm.data.prepare import PreparedData
+    from picolm.data.contract import TokenSource
     from picolm.evaluate.scorer import Scorer, Tokenizer
 
 EVALUATIONS = Registry(
@@ -38,7 +38,7 @@ EVALUATIONS = Registry(
 class Given:
     """What an evaluation may use and must agree with, known before the first model is scored."""
 
-    data: PreparedData | None = None
+    data: TokenSource | None = None
     """The prepared data of the run, if there is a run."""
     tokenizer: Tokenizer | None = None
     max_seq_len: int | None = None
@@ -181,7 +181,7 @@ class NamedEvaluation:
 def build_evaluations(
     config: EvaluationConfig,
     *,
-    data: PreparedData | None = None,
+    data: TokenSource | None = None,
     tokenizer: Tokenizer | None = None,
     max_seq_len: int | None = None,
     source: str = "evaluation.metrics",
@@ -203,15 +203,15 @@ def build_evaluations(
 
 def _build(name: str, options: dict[str, Any], source: str) -> Evaluation:
     thing = EVALUATIONS.find(name)
-    checked = checked_options(thing, options, f"{source}: {name}")
-    if inspect.isclass(thing) and issubclass(thing, Evaluation):
-        return thing(**checked)
-    if not callable(thing) or inspect.isclass(thing):
+    is_class = inspect.isclass(thing) and issubclass(thing, Evaluation)
+    if not is_class and not inspect.isfunction(thing):
         raise PicoError(
             f"{source}: `{name}` is neither an Evaluation nor a function",
             "write `def score(scorer, *, ...)`, or a class with the methods of picolm.evaluate.contract.Evaluation",
         )
-    return FunctionEvaluation(thing, checked, name)
+    checked = checked_options(thing, options, f"{source}: {name}")
+    evaluation: Evaluation = thing(**checked) if is_class else FunctionEvaluation(thing, checked, name)
+    return evaluation
 
 
 class Outcome(NamedTuple):

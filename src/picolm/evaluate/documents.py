@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picolm.base.errors import PicoError
+from picolm.data.contract import open_source
 from picolm.evaluate.contract import Given
 from picolm.evaluate.files import data_files, hash_of_files, read_jsonl
 
@@ -91,9 +92,7 @@ def open_documents(data: str | None, *, split: str, text_field: str, limit: int 
         return RowDocuments(given.data.split(split), split, limit)
     path = Path(data).expanduser()
     if (path / "manifest.json").is_file():
-        from picolm.data.prepare import open_prepared
-
-        return RowDocuments(open_prepared(path).split(split), split, limit)
+        return RowDocuments(open_source(str(path), {}).split(split), split, limit)
     return _open_texts(path / split if (path / split).is_dir() else path, text_field, limit, given)
 
 

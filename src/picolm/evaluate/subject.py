@@ -9,7 +9,7 @@ from typing import Any
 
 from picolm.base.config import parse_settings, read_yaml
 from picolm.base.errors import PicoError
-from picolm.data.prepare import PreparedData, open_prepared
+from picolm.data.contract import TokenSource, open_source
 from picolm.data.tokenizer import TextTokenizer, load_tokenizer
 from picolm.evaluate.contract import EvaluationConfig
 from picolm.model.contract import LanguageModel, load_model
@@ -71,8 +71,8 @@ def run_evaluation_config(run: RunDirectory) -> EvaluationConfig:
     return parse_settings(EvaluationConfig, section, f"{run.config_file}: evaluation")
 
 
-def run_data(run: RunDirectory) -> PreparedData | None:
+def run_data(run: RunDirectory) -> TokenSource | None:
     """The prepared data a run was trained on, if it is still where the configuration says."""
     data: dict[str, Any] = read_yaml(run.config_file).get("data") or {}
     name = str((data.get("dataset") or {}).get("name", ""))
-    return open_prepared(Path(name)) if name and (Path(name) / "manifest.json").is_file() else None
+    return open_source(name, {}) if name and (Path(name) / "manifest.json").is_file() else None
