@@ -40,8 +40,8 @@ class Perplexity(Evaluation):
         """`data`: a JSONL file, a folder of them (each file is a domain), prepared data; null: the run's prepared data.
 
         `window`: tokens predicted at once; null: as many as the model accepts. `stride`: tokens between windows; null: the
-        window, so that they are disjoint, each token being predicted from those of its own window and one before it. A
-        smaller stride gives every token at least window - stride tokens of context. `limit`: documents (or rows) per file.
+        window, so that they are disjoint (only the last of a document reaches back to be full). A smaller stride gives every
+        token at least window - stride tokens of context. `limit`: documents (or rows) per file.
         """
         self._data = data
         self._split = split
@@ -100,7 +100,8 @@ class Perplexity(Evaluation):
 def windows_of(tokens: NDArray[np.integer[Any]], window: int, stride: int) -> Iterator[TokenSequence]:
     """Sequences that score every token but the first exactly once, each predicting at most `window` tokens.
 
-    With stride = window they overlap in one token only, as in lm-eval's rolling log-likelihood.
+    With stride = window they share no prediction and one token; only the last, shorter one reaches back to fill its window.
+    That is lm-eval's rolling log-likelihood.
     """
     predictions = len(tokens) - 1
     end = min(window, predictions)
@@ -108,7 +109,7 @@ def windows_of(tokens: NDArray[np.integer[Any]], window: int, stride: int) -> It
         yield TokenSequence(tokens[: end + 1], 1)
     while end < predictions:
         done, end = end, min(end + stride, predictions)
-        begin = done if stride == window else max(0, end - window)
+        begin = max(0, end - window)
         yield TokenSequence(tokens[begin : end + 1], done + 1 - begin)
 
 
