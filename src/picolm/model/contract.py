@@ -100,7 +100,7 @@ class LanguageModel(nn.Module, ABC):
         """Draw every parameter anew by `config.init`, from this generator only."""
 
     def hf_config(self) -> dict[str, Any]:
-        """Content of `config.json`. The default is for architectures no other library has: weights under the parameters' names."""
+        """Content of `config.json`; by default for an architecture no other library has, weights under the parameters' names."""
         return native_config(self)
 
     def hf_state_dict(self) -> dict[str, Tensor]:
