@@ -1,0 +1,180 @@
+(() => {
+  "use strict";
+  const settings = JSON.parse(document.getElementById("settings").textContent);
+  const tip = document.getElementById("tip");
+  const drawn = new Map();
+  let focusLayer = "";
+
+  const payloads = new WeakMap();
+  function payloadOf(card) {
+    if (!payloads.has(card)) payloads.set(card, JSON.parse(card.querySelector("script").textContent));
+    return payloads.get(card);
+  }
+
+  function unpack(table) {
+    const names = Object.keys(table.columns);
+    const columns = names.map((name) => {
+      const column = table.columns[name];
+      return Array.isArray(column) ? column : column.at.map((index) => column.of[index]);
+    });
+    const rows = [];
+    for (let row = 0; row < table.rows; row += 1) {
+      const record = {};
+      names.forEach((name, index) => { record[name] = columns[index][row]; });
+      rows.push(record);
+    }
+    return rows;
+  }
+
+  function specOf(card) {
+    const spec = { ...payloadOf(card).spec };
+    spec.datasets = Object.fromEntries(Object.entries(spec.datasets).map(([name, table]) => [name, unpack(table)]));
+    return spec;
+  }
+
+  function showTip(handler, event, item, value) {
+    if (value === null || value === undefined || value === "") { tip.hidden = true; return; }
+    const entries = typeof value === "object" ? Object.entries(value) : [["", String(value)]];
+    tip.replaceChildren(...entries.map(([name, text]) => {
+      const line = document.createElement("div");
+      const label = document.createElement("span");
+      const number = document.createElement("b");
+      label.textContent = name;
+      number.textContent = text;
+      line.append(label, number);
+      return line;
+    }));
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    const left = event.clientX + 14 + box.width > window.innerWidth ? event.clientX - box.width - 14 : event.clientX + 14;
+    const top = Math.min(event.clientY + 14, window.innerHeight - box.height - 8);
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${Math.max(8, top)}px`;
+  }
+
+  function applyFocus(view) {
+    if ("focus_layer" in view.getState({ signals: (name) => name === "focus_layer", data: () => false }).signals) {
+      view.signal("focus_layer", focusLayer).runAsync();
+    }
+  }
+
+  function setFocus(layer) {
+    focusLayer = layer;
+    for (const button of document.querySelectorAll("[data-layer]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.layer === layer));
+    }
+    for (const result of drawn.values()) applyFocus(result.view);
+  }
+
+  async function draw(card) {
+    if (drawn.has(card) || card.dataset.state) return;
+    card.dataset.state = "drawing";
+    const target = card.querySelector(".chart");
+    try {
+      const result = await window.vegaEmbed(target, specOf(card), {
+        mode: "vega-lite", ast: true, actions: false, renderer: "svg", defaultStyle: false, config: settings.config, tooltip: showTip,
+      });
+      drawn.set(card, result);
+      card.dataset.state = "drawn";
+      applyFocus(result.view);
+      result.view.addEventListener("click", (event, item) => {
+        const datum = item && item.datum;
+        if (datum && datum.layer !== undefined) setFocus(String(datum.layer) === focusLayer ? "" : String(datum.layer));
+      });
+    } catch (error) {
+      card.dataset.state = "failed";
+      target.textContent = `This chart could not be drawn: ${error.message}`;
+      throw error;
+    }
+  }
+
+  const visible = (card) => card.offsetParent !== null;
+  const observer = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+  }, { rootMargin: "600px" });
+  const cards = [...document.querySelectorAll("[data-figure]")];
+  cards.forEach((card) => observer.observe(card));
+
+  function drawRest() {
+    const next = cards.find((card) => visible(card) && !card.dataset.state);
+    if (!next) { document.documentElement.dataset.ready = "true"; return; }
+    draw(next).finally(() => idle(drawRest));
+  }
+  const idle = window.requestIdleCallback ? (work) => window.requestIdleCallback(work, { timeout: 500 }) : (work) => setTimeout(work, 30);
+  idle(drawRest);
+
+  for (const choice of document.querySelectorAll("[data-choice]")) {
+    choice.querySelector("select").addEventListener("change", (event) => {
+      for (const option of choice.querySelectorAll("[data-option]")) option.hidden = option.dataset.option !== event.target.value;
+      idle(drawRest);
+    });
+  }
+
+  const firstCharacters = /^[=+\-@\t\r]/;
+  function cell(value) {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(value);
+    const text = firstCharacters.test(String(value)) ? `'${value}` : String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+  function csv(rows) {
+    const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+    return [names.map(cell).join(","), ...rows.map((row) => names.map((name) => cell(row[name])).join(","))].join("\r\n") + "\r\n";
+  }
+  function save(name, type, text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+  function literalColours(svg) {
+    const computed = getComputedStyle(document.documentElement);
+    return svg.replace(/var\((--[a-z0-9-]+)\)/g, (whole, name) => computed.getPropertyValue(name).trim() || whole);
+  }
+  async function download(card, kind) {
+    const { name } = payloadOf(card);
+    const file = name.replace(/[^A-Za-z0-9._-]+/g, "_");
+    if (kind === "svg") {
+      await draw(card);
+      save(`${file}.svg`, "image/svg+xml", literalColours(await drawn.get(card).view.toSVG()));
+      return;
+    }
+    const rows = Object.values(specOf(card).datasets).flat();
+    if (kind === "csv") save(`${file}.csv`, "text/csv", csv(rows));
+    else save(`${file}.json`, "application/json", JSON.stringify(rows, null, 1));
+  }
+
+  document.addEventListener("click", (event) => {
+    const layer = event.target.closest("[data-layer]");
+    if (layer) setFocus(layer.dataset.layer === focusLayer ? "" : layer.dataset.layer);
+    const button = event.target.closest("[data-download]");
+    if (button) {
+      download(button.closest("[data-figure]"), button.dataset.download);
+      button.closest("details").open = false;
+    }
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    tip.hidden = true;
+    for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+    if (focusLayer !== "") setFocus("");
+  });
+  document.getElementById("theme").addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+  });
+  window.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href").slice(1), link]));
+  const spy = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-20% 0px -70% 0px" });
+  for (const section of document.querySelectorAll("main > section")) spy.observe(section);
+})();

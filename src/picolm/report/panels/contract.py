@@ -1,0 +1,131 @@
+"""What a panel is: a function on the tables of a report that returns a title, a sentence, a definition and things to show.
+
+To add one, copy a neighbour. Keyword-only parameters are its settings. A panel that lacks data returns `Missing` with a sentence
+that says what is missing; it does not fail and does not vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from picolm.base.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas
+
+PANELS = Registry(
+    "panel",
+    builtin_modules=tuple(f"picolm.report.panels.{name}" for name in ("loss", "evaluation", "dynamics", "cost", "provenance")),
+)
+
+DEFAULT_PANELS = ("loss", "evaluation", "dynamics", "cost", "provenance")
+"""Panels of a page, top to bottom."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One chart with the numbers behind it: drawn on the page, and exported as SVG, PDF, PNG, CSV and JSON."""
+
+    name: str
+    """Unique in a report; the stem of exported files."""
+    title: str
+    chart: Any
+    """An Altair chart."""
+    data: pandas.DataFrame
+    """The numbers behind the chart, whole: what is exported and downloaded."""
+    caption: str = ""
+    size: Literal["small", "medium", "wide"] = "small"
+    """Room on the page: one place of a row, two, or the whole row."""
+    height: int = 220
+    """Pixels on the page."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Charts side by side."""
+
+    figures: tuple[Figure, ...]
+    layer_legend: bool = False
+    """Whether one legend of the model's layers, which also selects, stands above them."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Several sets of charts of which the reader sees one at a time."""
+
+    label: str
+    """What is chosen, such as `Matrix`."""
+    options: tuple[Option, ...]
+    layer_legend: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """One set of charts, and its place in the list the reader chooses from."""
+
+    group: str
+    label: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and their values."""
+
+    facts: tuple[tuple[str, str], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A sentence that says which data are missing and how to get them."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence about what is shown, such as how it was thinned."""
+
+    text: str
+
+
+Block: TypeAlias = Figures | Choice | Table | Facts | Missing | Remark
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One section of a report."""
+
+    title: str
+    sentence: str
+    """Plain words: what the reader sees here."""
+    definition: str
+    """How the numbers are defined; paragraphs separated by an empty line."""
+    blocks: tuple[Block, ...]
+
+    def figures(self) -> list[Figure]:
+        """Every figure of the panel, in order."""
+        found: list[Figure] = []
+        for block in self.blocks:
+            if isinstance(block, Figures):
+                found += block.figures
+            if isinstance(block, Choice):
+                found += [figure for option in block.options for figure in option.figures]
+        return found
+
+
+PanelFunction: TypeAlias = Callable[..., Panel]
+panel = PANELS.register
+"""Decorator: `@panel("loss")` on a function `(data: ReportData, *, options...) -> Panel`."""

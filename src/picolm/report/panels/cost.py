@@ -1,0 +1,71 @@
+"""What the run cost: time, tokens, floating-point operations, storage."""
+
+from __future__ import annotations
+
+from picolm.records.manifest import PARTS
+from picolm.report.panels.contract import Block, Facts, Missing, Panel, panel
+from picolm.report.tables import ReportData, RunTables, section_of
+
+DEFINITION = """
+Training time is the sum of the seconds of all logged updates; it leaves out checkpoints, evaluation and restarts.
+Floating-point operations are estimated as six per parameter and token, which leaves out the attention over the
+sequence. Storage is what the manifests of the checkpoints list, less what retention has removed.
+"""
+
+
+@panel("cost")
+def cost(data: ReportData) -> Panel:
+    """Time, tokens, operations and bytes of each run."""
+    blocks = tuple(_run_block(run, title=run.name if len(data.runs) > 1 else "") for run in data.runs)
+    return Panel("Cost", "What it took to train and to keep.", DEFINITION, blocks)
+
+
+def _run_block(run: RunTables, title: str) -> Block:
+    facts = [*_training_facts(run), *_storage_facts(run)]
+    return Facts(tuple(facts), title) if facts else Missing(f"{run.name} has neither a log nor checkpoints.")
+
+
+def _training_facts(run: RunTables) -> list[tuple[str, str]]:
+    facts = []
+    if run.log["tokens"].notna().any():
+        tokens = float(run.log["tokens"].max())
+        facts.append(("tokens", quantity(tokens)))
+        parameters = section_of(run.identity, "model").get("parameters")
+        if isinstance(parameters, int):
+            facts.append(("operations", f"{quantity(6.0 * parameters * tokens)}FLOP (estimate)"))
+    if "step_seconds" in run.log.columns and run.log["step_seconds"].notna().any():
+        facts.append(("training time", duration(training_seconds(run))))
+    if "tokens_per_second" in run.log.columns and run.log["tokens_per_second"].notna().any():
+        facts.append(("median speed", f"{quantity(float(run.log['tokens_per_second'].median()))}tokens/s"))
+    return facts
+
+
+def training_seconds(run: RunTables) -> float:
+    """Seconds of all updates: the logged ones, scaled to the number of updates where not every update is logged."""
+    seconds = run.log["step_seconds"].dropna()
+    updates = float(run.log["step"].max())
+    return float(seconds.mean() * updates)
+
+
+def _storage_facts(run: RunTables) -> list[tuple[str, str]]:
+    if run.checkpoints.empty:
+        return []
+    sums = {part: float(run.checkpoints[f"{part}_bytes"].sum()) for part in PARTS}
+    facts = [("checkpoints", f"{len(run.checkpoints)}, {quantity(sum(sums.values()))}B")]
+    return facts + [(f"of this {part.replace('_', ' ')}", f"{quantity(size)}B") for part, size in sums.items() if size]
+
+
+def quantity(value: float) -> str:
+    """Three figures with an SI prefix: `1.23 M`; the unit follows."""
+    for limit, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f} min" if minutes < 120 else f"{hours:.1f} h"

@@ -1,0 +1,128 @@
+"""From an Altair chart to what the page embeds: the specification and its data in columns, numbers to six figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from picolm.report.panels.contract import Figure
+
+if TYPE_CHECKING:
+    import pandas
+
+FIGURES_KEPT = 6
+"""Significant figures of numbers on the page."""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A Vega-Lite specification that names its data, and the tables of those names."""
+
+    vega_lite: dict[str, Any]
+    tables: dict[str, pandas.DataFrame]
+
+
+@contextmanager
+def quick_charts() -> Iterator[None]:
+    """Build charts without checking each piece against the schema as it is made: four times as fast. Tests check them whole."""
+    from altair.utils.schemapi import debug_mode
+
+    with debug_mode(False):
+        yield
+
+
+def chart_spec(chart: Any) -> Specification:
+    """The specification of an Altair chart without its data, and the data; there is no limit on rows."""
+    import altair
+
+    tables: dict[str, pandas.DataFrame] = {}
+
+    def set_aside(data: Any = None, **_: Any) -> Any:
+        known = next((name for name, table in tables.items() if table is data), None)
+        name = known or f"table_{len(tables)}"
+        tables[name] = data
+        return {"name": name}
+
+    altair.data_transformers.register("picolm", set_aside)
+    with altair.data_transformers.enable("picolm"):
+        vega_lite: dict[str, Any] = chart.to_dict(validate=False)
+    vega_lite.pop("config", None)
+    return Specification(vega_lite, tables)
+
+
+def with_rows(specification: Specification) -> dict[str, Any]:
+    """A specification that stands by itself, its data as rows: what other Vega-Lite tools read."""
+    rows = {name: table_rows(table) for name, table in specification.tables.items()}
+    return specification.vega_lite | {"datasets": rows}
+
+
+def table_rows(table: pandas.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON objects; undefined values are null."""
+    names = [str(name) for name in table.columns]
+    values = [_plain_values(table[name]) for name in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def page_spec(figure: Figure, *, legend: bool) -> dict[str, Any]:
+    """The specification of a figure for the page: as wide as its place, its data in columns.
+
+    `legend`: whether its layers are told apart in the chart itself, not by a legend that several charts share.
+    """
+    specification = chart_spec(figure.chart)
+    spec = specification.vega_lite
+    spec.setdefault("width", "container")
+    spec.setdefault("height", figure.height)
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    spec["description"] = f"{figure.title}. {figure.caption}".strip()
+    for encoding in _encodings(spec):
+        if not legend and isinstance(encoding.get("color"), dict) and encoding["color"].get("field") == "layer":
+            encoding["color"]["legend"] = None
+        if isinstance(encoding.get("y"), dict) and _told_by(figure.title, encoding["y"].get("title")):
+            encoding["y"]["title"] = None
+    spec["datasets"] = {name: columns(table) for name, table in specification.tables.items()}
+    return spec
+
+
+def _told_by(title: str, axis_title: Any) -> bool:
+    return isinstance(axis_title, str) and title.lower().endswith(axis_title.lower())
+
+
+def _encodings(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "encoding" in spec:
+        yield spec["encoding"]
+    for part in spec.get("layer", []):
+        yield from _encodings(part)
+
+
+def columns(table: pandas.DataFrame) -> dict[str, Any]:
+    """A table as `{"rows": n, "columns": {name: values}}`; values of which few differ are `{"of": [...], "at": [...]}`."""
+    return {"rows": len(table), "columns": {str(name): _packed(_plain_values(table[name])) for name in table.columns}}
+
+
+def _plain_values(column: pandas.Series[Any]) -> list[Any]:
+    return [_plain(value) for value in column.astype(object).where(column.notna(), None).tolist()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, float):
+        return value
+    return value if math.isfinite(value) else None
+
+
+def _packed(values: list[Any]) -> Any:
+    short = [_short(value) for value in values]
+    distinct = list(dict.fromkeys(short))
+    if len(short) < 8 or len(distinct) * 3 > len(short):
+        return short
+    place = {value: index for index, value in enumerate(distinct)}
+    return {"of": distinct, "at": [place[value] for value in short]}
+
+
+def _short(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    rounded = float(f"{value:.{FIGURES_KEPT}g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded

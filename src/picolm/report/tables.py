@@ -1,0 +1,216 @@
+"""Everything a report draws, read once from the run folders: log, scores, rows, checkpoints, identity. No torch.
+
+Text that comes from outside (names of runs, parts, options, tokens) is made visible and harmless here, before any panel sees it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from picolm.base.errors import PicoError
+from picolm.records import evaluation, manifest, table, trainlog
+from picolm.records.rundir import RunDirectory
+
+GROUPS = ("run", "variant", "seed")
+"""What several runs can be grouped by."""
+
+_UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The tables of one run. Every frame has the columns `run`, `variant`, `seed`, `step` and `tokens`."""
+
+    run: RunDirectory
+    name: str
+    variant: str
+    seed: int | None
+    identity: dict[str, Any]
+    config: str
+    """Text of the resolved configuration; empty if the run has none."""
+    log: pandas.DataFrame
+    scores: pandas.DataFrame
+    rows: pandas.DataFrame
+    checkpoints: pandas.DataFrame
+    """One row per sealed checkpoint: bytes of each part."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The tables of all runs of a report, stacked; `group` is the column that gives a series its name."""
+
+    runs: tuple[RunTables, ...]
+    group_by: str
+    log: pandas.DataFrame
+    scores: pandas.DataFrame
+    rows: pandas.DataFrame
+    checkpoints: pandas.DataFrame
+
+    @property
+    def single(self) -> RunTables | None:
+        """The run, if there is only one."""
+        return self.runs[0] if len(self.runs) == 1 else None
+
+    @property
+    def layers(self) -> list[int]:
+        """All layers that any row is about, first to last."""
+        return sorted({int(layer) for layer in self.rows["layer"].dropna().unique()}) if "layer" in self.rows.columns else []
+
+    @property
+    def layer_count(self) -> int:
+        """How many layers need a colour: at least one."""
+        return max(self.layers, default=0) + 1
+
+    def facts(self, section: str) -> list[dict[str, Any]]:
+        """One section of `run.json` of every run; an absent one is empty."""
+        return [section_of(run.identity, section) for run in self.runs]
+
+
+def section_of(identity: dict[str, Any], section: str) -> dict[str, Any]:
+    """A section of `run.json`, empty if it is absent or not a mapping."""
+    value = identity.get(section)
+    return value if isinstance(value, dict) else {}
+
+
+def visible_text(text: str) -> str:
+    """`text` with every control, formatting and unassigned character written as its code point; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _UNSAFE_CATEGORIES:
+        return character
+    return f"\\u{{{ord(character):x}}}"
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible_text(value)
+    if isinstance(value, dict):
+        return {visible_text(str(key)): _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    return value
+
+
+def _clean_frame(frame: pandas.DataFrame) -> pandas.DataFrame:
+    frame = frame.rename(columns={name: visible_text(str(name)) for name in frame.columns})
+    for name in frame.columns:
+        if not (pandas.api.types.is_numeric_dtype(frame[name]) or pandas.api.types.is_bool_dtype(frame[name])):
+            frame[name] = _clean_column(frame[name])
+    return frame
+
+
+def _clean_column(column: pandas.Series[Any]) -> pandas.Series[Any]:
+    translated = {value: _cleaned(value) for value in column.dropna().unique() if isinstance(value, str)}
+    if all(old == new for old, new in translated.items()):
+        return column
+    return column.map(lambda value: translated.get(value, value) if isinstance(value, str) else value)
+
+
+def read_run(run: RunDirectory, *, rows: bool = True) -> RunTables:
+    """All tables of one run folder; what it does not have is an empty table. `rows`: whether to read analyses too."""
+    identity: dict[str, Any] = _cleaned(run.identity())
+    name = visible_text(str(identity.get("name") or run.name))
+    variant = str(identity.get("variant") or "")
+    seed = identity["seed"] if isinstance(identity.get("seed"), int) else None
+    config = run.config_file.read_text(encoding="utf-8", errors="replace") if run.config_file.is_file() else ""
+    known = {"run": name, "variant": variant, "seed": seed}
+    checkpoints = _read_checkpoints(run)
+    analyses = [run.analysis(name) for name in run.analysis_names()] if rows else []
+    log = trainlog.read_log(run.log_file)
+    steps = tokens_by_step(log, checkpoints)
+    return RunTables(
+        run=run,
+        name=name,
+        variant=variant,
+        seed=seed,
+        identity=identity,
+        config=visible_text(config),
+        log=_labelled(log, known, steps),
+        scores=_labelled(evaluation.read_scores(run), known, steps),
+        rows=_labelled(table.read_rows(analyses), known, steps),
+        checkpoints=_labelled(checkpoints, known, steps),
+    )
+
+
+def tokens_by_step(log: pandas.DataFrame, checkpoints: pandas.DataFrame) -> dict[int, int]:
+    """Training tokens seen at each step the log or a manifest knows."""
+    known = {0: 0}
+    for frame in (log, checkpoints):
+        if {"step", "tokens"} <= set(frame.columns):
+            pairs = frame[["step", "tokens"]].dropna()
+            known.update(zip(pairs["step"].astype(int), pairs["tokens"].astype(int), strict=True))
+    return known
+
+
+def _labelled(frame: pandas.DataFrame, known: dict[str, Any], steps: dict[int, int]) -> pandas.DataFrame:
+    frame = _clean_frame(frame.copy())
+    if "step" not in frame.columns:
+        frame["step"] = pandas.Series(dtype="float64")
+    by_step = frame["step"].map(steps)
+    own = pandas.to_numeric(frame["tokens"], errors="coerce") if "tokens" in frame.columns else by_step
+    frame["tokens"] = own.astype("Float64").fillna(by_step.astype("Float64")).astype("float64")
+    return frame.assign(**known)
+
+
+def _read_checkpoints(run: RunDirectory) -> pandas.DataFrame:
+    rows = []
+    for step in run.steps():
+        folder = run.checkpoint(step)
+        sealed = manifest.read_manifest(folder)
+        sizes = {part: sum(record.bytes for record in files.values()) for part, files in sealed.parts.items()}
+        removed = [part for part in sealed.parts if manifest.part_removed(folder, sealed, part)]
+        kept = {f"{part}_bytes": 0 if part in removed else sizes.get(part, 0) for part in manifest.PARTS}
+        rows.append({"step": step, "tokens": sealed.tokens, **kept, "removed": ", ".join(removed)})
+    columns = ["step", "tokens", *(f"{part}_bytes" for part in manifest.PARTS), "removed"]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def read_report_data(runs: Sequence[RunDirectory], *, group_by: str | None = None) -> ReportData:
+    """The tables of all runs; series are named by `group_by`, or by what tells the runs apart."""
+    if not runs:
+        raise PicoError("there is no run to report on", "name a run folder, such as runs/demo")
+    tables = tuple(read_run(run) for run in runs)
+    column = choose_group(tables) if group_by is None else group_by
+    if column not in GROUPS:
+        raise PicoError(f"--group-by {column}: not a column that tells runs apart", "one of run, variant, seed")
+
+    def stacked(name: str) -> pandas.DataFrame:
+        frames = [getattr(run, name) for run in tables]
+        filled = [frame for frame in frames if not frame.empty] or frames[:1]
+        frame: pandas.DataFrame = pandas.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
+        return frame.assign(series=_series_names(frame, column))
+
+    return ReportData(tables, column, stacked("log"), stacked("scores"), stacked("rows"), stacked("checkpoints"))
+
+
+def choose_group(runs: Sequence[RunTables]) -> str:
+    """`variant` if there is more than one variant or more than one seed of one; else `run`."""
+    variants = {run.variant for run in runs}
+    several = len(runs) > 1 and "" not in variants and len({(run.variant, run.seed) for run in runs}) == len(runs)
+    return "variant" if several else "run"
+
+
+def _series_names(frame: pandas.DataFrame, column: str) -> pandas.Series[Any]:
+    return frame[column].map(lambda value: "none" if pandas.isna(value) or value == "" else str(value)).astype(object)
+
+
+def find_runs(paths: Sequence[Path]) -> list[RunDirectory]:
+    """The run folders named, or found directly below a named folder; PicoError if a path holds none."""
+    from picolm.records.rundir import list_runs, open_run_directory
+
+    found: list[RunDirectory] = []
+    for path in paths:
+        inside = [] if (path / "run.json").is_file() else list_runs(path)
+        found += inside or [open_run_directory(path)]
+    unique = {run.path.resolve(): run for run in found}
+    return list(unique.values())
