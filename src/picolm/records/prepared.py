@@ -114,6 +114,4 @@ def folder_fingerprint(manifest: dict[str, Any]) -> str:
 
 def write_manifest(folder: PreparedFolder, manifest: dict[str, Any]) -> None:
     """Complete a manifest with its fingerprint and write it."""
-    durable.write_json(
-        folder.manifest_file, {"format": FORMAT, "fingerprint": folder_fingerprint(manifest), **manifest}
-    )
+    durable.write_json(folder.manifest_file, {"format": FORMAT, "fingerprint": folder_fingerprint(manifest), **manifest})
