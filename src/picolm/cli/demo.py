@@ -15,7 +15,9 @@ SLOW_SECONDS = 300
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, run and report.")] = Path("demo"),
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the run.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the run.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done, and the seconds, as JSON on stdout.")] = False,
 ) -> None:
     """Make data, train, evaluate, analyse and report: minutes on a laptop CPU."""

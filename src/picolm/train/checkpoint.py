@@ -21,9 +21,10 @@ from picolm.records.manifest import Manifest, manifest_hash, sealed_folder
 from picolm.records.rundir import CheckpointFolder
 from picolm.train.methods.contract import StepBatch
 from picolm.train.methods.plain import Plain
+from picolm.train.processes import gather
 from picolm.train.run import Parts, Progress
 from picolm.train.saver import BackgroundSaver
-from picolm.train.state import TrainingState, copy_state, write_state
+from picolm.train.state import TrainingState, copy_generators, copy_state, write_state
 
 Evaluator = Callable[[int, int], None]
 """Called with (step, tokens) before a scheduled checkpoint is sealed: scores the live model and writes the scores."""
@@ -82,21 +83,25 @@ class Checkpointer:
         """Return once everything is sealed."""
         self._saver.close()
 
-    def begin(self, step: int) -> None:
+    def begin(self, step_batch: StepBatch) -> None:
         """On a scheduled step: copy the state, score the model, take the val snapshot. Leaves the training as it was."""
-        if not self.is_due(step):
+        if not self.is_due(step_batch.step):
             return
-        state = self._copy_state(step)
-        with torch.random.fork_rng():
-            self._evaluator(step, self._progress.tokens)
-            val = self._observe_val()
+        state = self._copy_state(step_batch.step)
         train = None if self._plan is None else Recorder(self._plan)
+        with torch.random.fork_rng():
+            self._evaluator(step_batch.step, self._progress.tokens)
+            val = self._observe_val()
+        if train is not None and self._parts.compiled:
+            self._observe_uncompiled(train, step_batch)
         self._pending = PendingCheckpoint(self._copy_model(), state, train, val)
 
     def observing(self) -> AbstractContextManager[None]:
-        """Around forward and backward: keeps activations if a snapshot is pending."""
+        """Around forward and backward: keeps activations if a snapshot is pending and the pass can be looked into."""
         recorder = self._train_recorder
-        return nullcontext() if recorder is None else recorder.activations_of(self._parts.model)
+        if recorder is None or self._parts.compiled:
+            return nullcontext()
+        return recorder.activations_of(self._parts.model)
 
     def copy_gradients(self) -> None:
         """Between backward and clipping: keeps gradients if a snapshot is pending."""
@@ -108,21 +113,21 @@ class Checkpointer:
         recorder = self._train_recorder
         return nullcontext() if recorder is None else recorder.updates_of(self._parts.plain_tensors)
 
-    def finish(self, tokens_BT: Tensor, applied: bool) -> bool:
-        """Seal the pending checkpoint, if there is one; whether one was sealed. `tokens_BT`: the rows of the step."""
+    def finish(self, applied: bool) -> bool:
+        """Seal the pending checkpoint, if there is one; whether one was. `applied`: whether the update was."""
         pending, self._pending = self._pending, None
         if pending is None:
             return False
-        step = pending.state.step
-        rows = self._parts.loader.rows_of_step(step)
-        batch = SnapshotBatch(rows, tokens_BT.cpu().numpy(), self._parts.loader.fingerprint)
-        self._submit(pending, batch, applied)
+        for recorder in (pending.train, pending.val):
+            if recorder is not None:
+                self._gather_activations(recorder)
+        self._submit(pending, applied)
         return True
 
     def save_between(self, step: int) -> None:
         """Seal weights and training state at a step that is not scheduled, so that the run can continue from it."""
         if step not in self._taken:
-            self._submit(PendingCheckpoint(self._copy_model(), self._copy_state(step), None, None), None, applied=False)
+            self._submit(PendingCheckpoint(self._copy_model(), self._copy_state(step), None, None), applied=False)
 
     @property
     def _train_recorder(self) -> Recorder | None:
@@ -137,47 +142,80 @@ class Checkpointer:
             optimizer=parts.optimizer,
             names=parts.parameter_names,
             method_state=parts.method.state(),
+            generators=self._gather_generators(),
         )
+
+    def _gather_generators(self) -> list[dict[str, Tensor]]:
+        """The random state of every process."""
+        fabric, own = self._parts.fabric, copy_generators()
+        gathered = {name: gather(fabric, state) for name, state in own.items()}
+        return [{name: states[rank].cpu() for name, states in gathered.items()} for rank in range(fabric.world_size)]
 
     def _copy_model(self) -> LanguageModel:
         return copy.deepcopy(self._parts.model).to("cpu")
 
     def _observe_val(self) -> Recorder | None:
+        """Forward and backward over the val batch, shared between processes; gradients are copied and cleared."""
         if self._plan is None or self._val is None:
             return None
         parts, recorder = self._parts, Recorder(self._plan)
-        tokens_BT = torch.from_numpy(self._val.batch.tokens).to(parts.fabric.device)
-        batch = StepBatch(0, tokens_BT.split(self._val.micro_batch_sequences), tokens_BT.numel() - len(tokens_BT))
+        whole_BT = torch.from_numpy(self._val.batch.tokens)
+        share_BT = whole_BT.tensor_split(parts.fabric.world_size)[parts.fabric.global_rank].to(parts.fabric.device)
+        batch = StepBatch(0, torch.split(share_BT, self._val.micro_batch_sequences), whole_BT.numel() - len(whole_BT))
         parts.fabric_model.eval()
-        with recorder.activations_of(parts.model):
+        if parts.compiled:
+            self._observe_uncompiled(recorder, batch)
+        with nullcontext() if parts.compiled else recorder.activations_of(parts.model):
             Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
         parts.fabric_model.train()
         recorder.copy_gradients(parts.plain_tensors)
         parts.optimizer.zero_grad(set_to_none=True)
         return recorder
 
-    def _submit(self, pending: PendingCheckpoint, batch: SnapshotBatch | None, applied: bool) -> None:
+    def _observe_uncompiled(self, recorder: Recorder, batch: StepBatch) -> None:
+        """Activations from a pass of their own over the same micro-batches, with the random state put back after it."""
+        parts = self._parts
+        with torch.random.fork_rng(), torch.no_grad(), parts.fabric.autocast(), recorder.activations_of(parts.model):
+            for tokens_BT in batch.micro_batches:
+                parts.model(tokens_BT[:, :-1])
+
+    def _gather_activations(self, recorder: Recorder) -> None:
+        """Activations of all processes in the order of the rows; processes may hold different numbers of them."""
+        fabric = self._parts.fabric
+        if fabric.world_size == 1:
+            return
+        for name, own_SX in recorder.activations.items():
+            counts = gather(fabric, torch.tensor(len(own_SX))).tolist()
+            padded_SX = torch.nn.functional.pad(own_SX, (0, 0, 0, max(counts) - len(own_SX)))
+            gathered_WSX = gather(fabric, padded_SX)
+            recorder.activations[name] = torch.cat([gathered_WSX[rank, :count] for rank, count in enumerate(counts)])
+
+    def _submit(self, pending: PendingCheckpoint, applied: bool) -> None:
         step = pending.state.step
         self._taken.add(step)
-        self._saver.submit(f"checkpoint {step}", lambda: self._seal(pending, batch, applied))
+        if self._parts.fabric.is_global_zero:
+            self._saver.submit(f"checkpoint {step}", lambda: self._seal(pending, applied))
 
-    def _seal(self, pending: PendingCheckpoint, batch: SnapshotBatch | None, applied: bool) -> None:
+    def _seal(self, pending: PendingCheckpoint, applied: bool) -> None:
         """Write and seal: runs in the writer thread, on copies only."""
         self._may_write()
-        state = pending.state
+        state, loader = pending.state, self._parts.whole_loader
         folder = self._parts.directory.checkpoint(state.step)
         manifest = Manifest(
             step=state.step,
             tokens=state.tokens,
             parent=self._progress.parent,
             config_hash=self._config_hash,
-            data_fingerprint=self._parts.loader.fingerprint,
+            data_fingerprint=loader.fingerprint,
         )
         with sealed_folder(folder, manifest) as temporary:
             checkpoint = CheckpointFolder(temporary)
             self._write_model(checkpoint, pending.model)
             write_state(checkpoint.training_state, state)
-            if pending.train is not None and batch is not None:
+            if pending.train is not None:
+                batch = SnapshotBatch(
+                    loader.rows_of_step(state.step), loader.batch_of_step(state.step).numpy(), loader.fingerprint
+                )
                 self._write_snapshot(temporary, pending.train, "train", state, batch, applied)
             if pending.val is not None and self._val is not None:
                 self._write_snapshot(temporary, pending.val, "val", state, self._val.batch, False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -79,7 +79,7 @@ class FabricConfig(Settings):
     """Machines the run spreads over."""
     num_devices: Annotated[PositiveInt, OPERATIONAL] = 1
     """Devices per machine."""
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "bf16-mixed"
     """Arithmetic of the forward and backward pass; the weights stay in 32 bits."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps", "gpu"], OPERATIONAL] = "auto"
     """Kind of device; `auto` takes a GPU if there is one."""
@@ -95,6 +95,8 @@ class TrainingConfig(Settings):
     optimization: OptimizationConfig = OptimizationConfig()
     fabric: FabricConfig = FabricConfig()
     seeds: SeedsConfig = SeedsConfig()
+    compile: Annotated[Literal["auto"] | pydantic.StrictBool, OPERATIONAL] = "auto"
+    """Compile model and loss together for speed. `auto`: on CUDA. Evaluation and capture use the uncompiled module."""
     max_skipped_updates: Annotated[NonNegativeInt, OPERATIONAL] = 10
     """Updates that may be skipped because loss or gradient is not finite, before the run ends with an error."""
     deterministic: Annotated[bool, OPERATIONAL] = False
@@ -212,8 +214,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig[Any]:
 
 def parse_config(content: dict[str, Any], source: str, *, default_name: str) -> RunConfig[Any]:
     """The resolved configuration in `content`; PicoError names what is wrong in `source`."""
-    config = parse_settings(RunConfig[_model_config_class(content, source)], {"model": {}, **content}, source)  # type: ignore[misc]
-    return resolve(config, source, default_name)
+    file_class = cast(type[RunConfig[Any]], RunConfig.__class_getitem__(_model_config_class(content, source)))
+    return resolve(parse_settings(file_class, {"model": {}, **content}, source), source, default_name)
 
 
 def _model_config_class(content: dict[str, Any], source: str) -> type[ModelConfig]:

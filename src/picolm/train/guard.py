@@ -8,6 +8,7 @@ from torch import Tensor
 from picolm.base.errors import PicoError
 from picolm.records import durable
 from picolm.train.methods.contract import StepResult
+from picolm.train.processes import agree
 from picolm.train.run import Parts, Progress
 
 
@@ -16,11 +17,13 @@ def accepts(parts: Parts, progress: Progress, step: int, result: StepResult, gra
 
     PicoError once more than `training.max_skipped_updates` updates of the run were skipped.
     """
-    if bool(torch.isfinite(gradient_norm) & torch.isfinite(result.loss_sum)):
+    finite = bool(torch.isfinite(gradient_norm) & torch.isfinite(result.loss_sum))
+    if not agree(parts.fabric, not finite):
         return True
     progress.skipped += 1
     path = parts.directory.nonfinite_file(step)
-    durable.write_json(path, _describe(parts, step, result, gradient_norm))
+    if parts.fabric.is_global_zero:
+        durable.write_json(path, _describe(parts, step, result, gradient_norm))
     allowed = parts.config.training.max_skipped_updates
     if progress.skipped > allowed:
         raise PicoError(
@@ -35,8 +38,8 @@ def _describe(parts: Parts, step: int, result: StepResult, gradient_norm: Tensor
         "step": step,
         "loss_sum": str(float(result.loss_sum)),
         "gradient_norm": str(float(gradient_norm)),
-        "data_fingerprint": parts.loader.fingerprint,
-        "rows": parts.loader.rows_of_step(step).tolist(),
+        "data_fingerprint": parts.whole_loader.fingerprint,
+        "rows": parts.whole_loader.rows_of_step(step).tolist(),
         "tensors": {name: _tensor_health(tensor) for name, tensor in parts.plain_tensors.items()},
     }
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from picolm.records import trainlog
 from picolm.train.methods.contract import StepResult
+from picolm.train.processes import total
 from picolm.train.run import Observer, Parts, Progress
 
 
@@ -33,20 +34,23 @@ class StepLog:
         yield
         self._paused_seconds += time.perf_counter() - begun
 
-    def after_update(self, step: int, result: StepResult, gradient_norm: Tensor, tokens: int) -> None:
+    def after_update(self, step: int, result: StepResult, gradient_norm: Tensor) -> None:
         """Write a row if this update is due for one. `step` is the number of updates before this one."""
         self._steps_since_row += 1
         made = step + 1
         every = self._parts.config.monitoring.logging.log_every_n_steps
         if made % every and made != 1 and made != self._parts.config.training.max_steps:
             return
-        row = self._row(step, result, float(gradient_norm), tokens)
+        row = self._row(step, result, float(gradient_norm))
+        if not self._parts.fabric.is_global_zero:
+            return
         trainlog.append_row(self._parts.directory.log_file, row)
         self._observer.row(row)
 
-    def _row(self, step: int, result: StepResult, gradient_norm: float, tokens: int) -> dict[str, Any]:
+    def _row(self, step: int, result: StepResult, gradient_norm: float) -> dict[str, Any]:
         optimization = self._parts.config.training.optimization
-        loss = float(self._parts.fabric.all_reduce(result.loss_sum, reduce_op="sum")) / tokens
+        tokens = self._parts.step_tokens
+        loss = float(total(self._parts.fabric, result.loss_sum)) / tokens
         step_seconds = self._step_seconds()
         limit = optimization.clip_norm
         return {

@@ -12,6 +12,7 @@ from torch import Tensor
 from picolm.train.checkpoint import Checkpointer
 from picolm.train.guard import accepts
 from picolm.train.log import StepLog
+from picolm.train.processes import agree
 from picolm.train.run import Observer, Parts, Progress, step_batch
 from picolm.train.stop import StopFlag
 
@@ -21,24 +22,26 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
     last = parts.config.training.max_steps
     log = StepLog(parts, progress, observer)
     for step, tokens_BT in parts.loader.prefetched(progress.step, last):
-        if stop.requested and not checkpointer.is_due(step):
+        stopping = agree(parts.fabric, stop.requested)
+        if stopping and not checkpointer.is_due(step):
             checkpointer.save_between(step)
             return False
+        batch = step_batch(parts, step, tokens_BT)
         with log.pausing():
-            checkpointer.begin(step)
+            checkpointer.begin(batch)
         with checkpointer.observing():  # does nothing on ordinary steps
-            result = parts.method.forward_backward(parts.fabric_model, step_batch(parts, step, tokens_BT), parts.fabric)
+            result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
         checkpointer.copy_gradients()
         gradient_norm = clip_gradients(parts.plain_tensors, parts.config.training.optimization.clip_norm)
         applied = accepts(parts, progress, step, result, gradient_norm)
         with checkpointer.observing_update():
             update(parts, step, applied)
-        progress.step, progress.tokens = step + 1, progress.tokens + tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
-        log.after_update(step, result, gradient_norm, tokens_BT.numel() - len(tokens_BT))
+        progress.step, progress.tokens = step + 1, progress.tokens + batch.global_tokens
+        log.after_update(step, result, gradient_norm)
         with log.pausing():
-            sealed = checkpointer.finish(tokens_BT, applied)
+            sealed = checkpointer.finish(applied)
         observer.advance(progress.step)
-        if stop.requested and sealed:
+        if stopping and sealed:
             return False  # continues from the checkpoint just sealed; the update after it is made again, identically
     finish(parts, checkpointer, last)
     return True
@@ -67,10 +70,10 @@ def finish(parts: Parts, checkpointer: Checkpointer, last: int) -> None:
     """The final snapshot: the next batch runs forward and backward, and no update follows."""
     if not checkpointer.is_due(last):
         return
-    checkpointer.begin(last)
-    tokens_BT = parts.loader.batch_of_step(last)
+    batch = step_batch(parts, last, parts.loader.batch_of_step(last))
+    checkpointer.begin(batch)
     with checkpointer.observing():
-        parts.method.forward_backward(parts.fabric_model, step_batch(parts, last, tokens_BT), parts.fabric)
+        parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
     checkpointer.copy_gradients()
     parts.optimizer.zero_grad(set_to_none=True)
-    checkpointer.finish(tokens_BT, False)
+    checkpointer.finish(False)

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+class Silence:
+    """Tells nobody: the observer of every process but the first."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def advance(self, step: int) -> None:
+        """Nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+
 class Observer(Protocol):
     """Who is told about progress: a console, a test, nobody."""
 
@@ -46,10 +59,20 @@ class Parts:
     schedule: Schedule
     method: TrainingMethod
     loader: BatchLoader
+    """Rows of this process."""
+    whole_loader: BatchLoader
+    """Rows of all processes: what a snapshot says about its step."""
     plain_tensors: dict[str, Tensor]
     parameter_names: dict[int, str]
     """id of a parameter -> its name."""
     decode: Callable[[list[int]], str] | None
+    compiled: bool
+    """Whether `fabric_model` is compiled: then hooks on `model` see nothing of the training pass."""
+
+    @property
+    def step_tokens(self) -> int:
+        """Predicted tokens of one step, over all processes."""
+        return self.whole_loader.batch_sequences * (self.whole_loader.row_length - 1)
 
 
 @dataclass
@@ -69,9 +92,7 @@ class Progress:
 
 
 def step_batch(parts: Parts, step: int, tokens_BT: Tensor) -> StepBatch:
-    """This process's share of the rows of a step, cut into micro-batches, on the device."""
-    fabric = parts.fabric
-    share_BT = tokens_BT.chunk(fabric.world_size)[fabric.global_rank].to(fabric.device, non_blocking=True)
+    """This process's rows of a step, cut into micro-batches, on the device."""
     accumulation = parts.config.training.optimization.gradient_accumulation_steps
-    global_tokens = tokens_BT.shape[0] * (tokens_BT.shape[1] - 1)
-    return StepBatch(step, share_BT.chunk(accumulation), global_tokens)
+    on_device_BT = tokens_BT.to(parts.fabric.device, non_blocking=True)
+    return StepBatch(step, on_device_BT.chunk(accumulation), parts.step_tokens)

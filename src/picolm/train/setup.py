@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy
 import torch
+from torch import nn
 
 from picolm.base.errors import PicoError
 from picolm.base.registry import checked_options
 from picolm.capture.plan import CapturePlan, plan_capture
 from picolm.capture.writer import SnapshotBatch
-from picolm.data.loader import BatchLoader
-from picolm.data.prepare import PreparedData, open_prepared
+from picolm.data.contract import TokenRows, TokenSource, open_source
+from picolm.data.loader import BatchLoader, build_loader
+from picolm.data.sources import open_data
 from picolm.data.tokenizer import load_tokenizer
 from picolm.model.contract import LanguageModel, build_model, load_weights
 from picolm.optim.contract import OPTIMIZERS, build_schedule, optimizer_options
@@ -39,7 +42,7 @@ class Training:
     """A run that has been checked: all its objects, fresh, and nothing written yet."""
 
     parts: Parts
-    data: PreparedData
+    data: TokenSource
     plan: CapturePlan | None
     val: ValBatch | None
     evaluator: Evaluator
@@ -47,11 +50,11 @@ class Training:
 
 def build_training(config: RunConfig[Any], directory: RunDirectory) -> Training:
     """All objects of the run. Everything that can be wrong with it is a PicoError here, before anything is written."""
-    data = open_data(config)
+    data, val_rows = all_problems(lambda: open_checked_data(config), lambda: open_val_rows(config))
     check_continuation(directory, config, data)
     torch.use_deterministic_algorithms(config.training.deterministic)
     parts = build_parts(config, directory, build_fabric(config), build_method(config), data)
-    plan, val = build_capture(config, parts)
+    plan, val = build_capture(config, parts, val_rows)
     return Training(parts, data, plan, val, prepare_evaluator(config, parts, data))
 
 
@@ -61,15 +64,19 @@ def begin_or_continue(training: Training, may_write: Callable[[], None]) -> tupl
     `may_write` is asked before each checkpoint is sealed; it raises if the run has passed to another process.
     """
     parts, directory = training.parts, training.parts.directory
-    progress = Progress(sealed=set(directory.steps()))
+    first = parts.fabric.is_global_zero
+    progress = Progress(sealed=set(parts.fabric.broadcast(directory.steps())))
     if progress.sealed:
         restore(parts, progress, directory.checkpoint(max(progress.sealed)))
-        identity.record_continuation(directory, parts.config, progress.step)
+        if first:
+            trainlog.cut_after(directory.log_file, progress.step)
+            identity.record_continuation(directory, parts.config, progress.step)
     else:
-        torch.manual_seed(parts.config.training.seeds.dropout)
-        facts = identity.new_identity(parts.config, data=describe_data(training.data), parameters=count(parts.model))
-        identity.begin(directory, parts.config, facts)
-        trainlog.cut_after(directory.log_file, 0)
+        seed_dropout(parts)
+        if first:
+            facts = identity.new_identity(parts.config, data=describe_data(training.data), parameters=count(parts.model))
+            identity.begin(directory, parts.config, facts)
+            trainlog.cut_after(directory.log_file, 0)
     checkpointer = Checkpointer(
         parts,
         progress,
@@ -82,45 +89,72 @@ def begin_or_continue(training: Training, may_write: Callable[[], None]) -> tupl
     return progress, checkpointer
 
 
-def open_data(config: RunConfig[Any]) -> PreparedData:
-    """The prepared data, checked against tokenizer and model."""
-    name = config.data.dataset.name
-    if not Path(name).exists():
-        raise PicoError(
-            f"data.dataset.name = {name!r}: there is no such folder",
-            "make one with `pico data prepare` and name it: --set data.dataset.name=FOLDER",
-        )
-    data = open_prepared(Path(name))
+def open_checked_data(config: RunConfig[Any]) -> TokenSource:
+    """The tokens to train on, checked against tokenizer and model."""
+    data = open_data(config.data)
     _check_tokenizer(config, data)
     row_length = data.split("train").row_length
     if row_length - 1 > config.model.max_seq_len:
         raise PicoError(
-            f"model.max_seq_len = {config.model.max_seq_len}, but a row of {name} predicts {row_length - 1} tokens",
+            f"model.max_seq_len = {config.model.max_seq_len}, but a row of {data.name} predicts {row_length - 1} tokens",
             f"--set model.max_seq_len={row_length - 1}, or prepare the data with shorter rows",
         )
     return data
 
 
-def _check_tokenizer(config: RunConfig[Any], data: PreparedData) -> None:
+def open_val_rows(config: RunConfig[Any]) -> TokenRows | None:
+    """The rows of the fixed val batch, if snapshots have one."""
+    dynamics = config.checkpointing.learning_dynamics
+    if not dynamics.enabled or dynamics.eval_data is None:
+        return None
+    setting = "checkpointing.learning_dynamics.eval_data"
+    try:
+        rows = open_source(dynamics.eval_data, {}).split("val")
+    except PicoError as error:
+        hint = f"name prepared data with a val split, or do without val snapshots: --set {setting}=null"
+        raise PicoError(f"{setting} = {dynamics.eval_data!r}: {error.message}", hint) from error
+    if rows.row_length - 1 > config.model.max_seq_len:
+        raise PicoError(
+            f"{setting}: a row predicts {rows.row_length - 1} tokens, model.max_seq_len is {config.model.max_seq_len}"
+        )
+    return rows
+
+
+def all_problems(*attempts: Callable[[], Any]) -> list[Any]:
+    """The results of all attempts; one PicoError with every problem if some of them fail."""
+    results, errors = [], []
+    for attempt in attempts:
+        try:
+            results.append(attempt())
+        except PicoError as error:
+            errors.append(error)
+    if errors:
+        raise PicoError(
+            "\n".join(error.message for error in errors), "\n      ".join(error.hint for error in errors if error.hint)
+        )
+    return results
+
+
+def _check_tokenizer(config: RunConfig[Any], data: TokenSource) -> None:
     tokenizer_name, default = config.data.tokenizer.name, type(config.data.tokenizer)().name
     carried = load_tokenizer(data.tokenizer_file) if data.tokenizer_file is not None else None
     if tokenizer_name != default and carried is not None and load_tokenizer(Path(tokenizer_name)).sha256 != carried.sha256:
         raise PicoError(
-            f"data.tokenizer.name = {tokenizer_name!r} is not the tokenizer that {config.data.dataset.name} was prepared with",
+            f"data.tokenizer.name = {tokenizer_name!r} is not the tokenizer that {data.name} was prepared with",
             "leave data.tokenizer.name out: prepared data carries its tokenizer",
         )
     if carried is not None and carried.vocab_size > config.model.vocab_size:
         raise PicoError(
-            f"model.vocab_size = {config.model.vocab_size}, but {config.data.dataset.name} has {carried.vocab_size} tokens",
+            f"model.vocab_size = {config.model.vocab_size}, but {data.name} has {carried.vocab_size} tokens",
             f"--set model.vocab_size={carried.vocab_size}",
         )
 
 
-def describe_data(data: PreparedData) -> dict[str, Any]:
+def describe_data(data: TokenSource) -> dict[str, Any]:
     """What `run.json` says about the data."""
     rows = data.split("train")
     return {
-        "name": data.path.name,
+        "name": Path(data.name).name,
         "fingerprint": data.fingerprint,
         "rows": rows.rows,
         "row_length": rows.row_length,
@@ -129,7 +163,7 @@ def describe_data(data: PreparedData) -> dict[str, Any]:
     }
 
 
-def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: PreparedData) -> None:
+def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: TokenSource) -> None:
     """PicoError if the run exists and may not continue; sets the number of threads it began with."""
     if not directory.identity_file.is_file():
         return
@@ -143,28 +177,46 @@ def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: Pr
 
 
 def build_fabric(config: RunConfig[Any]) -> Fabric:
-    """Fabric on the devices asked for; PicoError if there are fewer."""
+    """Fabric on the devices asked for, with all processes launched; PicoError if there are fewer devices."""
     from lightning_fabric import Fabric
 
     asked = config.training.fabric
-    cuda = torch.cuda.is_available()
-    if asked.accelerator in ("cuda", "gpu") and not cuda:
+    if asked.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
         raise PicoError(
             f"training.fabric.accelerator = {asked.accelerator}: this machine has no CUDA device",
             "--set training.fabric.accelerator=auto" + _smaller_fabric_hint(config),
         )
-    if asked.num_devices * asked.num_nodes > 1:
+    on_cuda = asked.accelerator in ("cuda", "gpu") or (asked.accelerator == "auto" and torch.cuda.is_available())
+    present = torch.cuda.device_count() if on_cuda else os.cpu_count() or 1
+    if asked.num_devices > present or (asked.num_nodes > 1 and "RANK" not in os.environ and "SLURM_JOB_ID" not in os.environ):
         raise PicoError(
-            f"training.fabric: {asked.num_nodes} node(s) x {asked.num_devices} device(s) are asked for, this process has one",
-            _smaller_fabric_hint(config).strip(),
+            f"training.fabric: {asked.num_nodes} machine(s) x {asked.num_devices} device(s) are asked for; "
+            f"here is one with {present} {'GPU(s)' if on_cuda else 'CPU core(s)'}",
+            "on one device:" + _smaller_fabric_hint(config) + "; several machines are started by Slurm or torchrun",
         )
-    return Fabric(accelerator=asked.accelerator, devices=1, precision=asked.precision)
+    several = asked.num_devices * asked.num_nodes > 1
+    fabric = Fabric(
+        accelerator=asked.accelerator,
+        devices=asked.num_devices,
+        num_nodes=asked.num_nodes,
+        precision=asked.precision,
+        strategy="ddp" if several else "auto",
+    )
+    if several:
+        fabric.launch()
+    return fabric
 
 
 def _smaller_fabric_hint(config: RunConfig[Any]) -> str:
     asked = config.training.fabric
     wanted = {"num_nodes": asked.num_nodes, "num_devices": asked.num_devices}
     return "".join(f" --set training.fabric.{key}=1" for key, value in wanted.items() if value > 1)
+
+
+def should_compile(config: RunConfig[Any], fabric: Fabric) -> bool:
+    """Whether the training step is compiled: as asked, and with `auto` on CUDA."""
+    asked = config.training.compile
+    return fabric.device.type == "cuda" if asked == "auto" else asked
 
 
 def build_method(config: RunConfig[Any]) -> TrainingMethod:
@@ -176,11 +228,12 @@ def build_method(config: RunConfig[Any]) -> TrainingMethod:
 
 
 def build_parts(
-    config: RunConfig[Any], directory: RunDirectory, fabric: Fabric, method: TrainingMethod, data: PreparedData
+    config: RunConfig[Any], directory: RunDirectory, fabric: Fabric, method: TrainingMethod, data: TokenSource
 ) -> Parts:
     """Model, optimiser, schedule and loader."""
     model = method.wrap_model(initial_model(config))
-    fabric_model = fabric.setup_module(model)
+    compiled = should_compile(config, fabric)
+    fabric_model = fabric.setup_module(cast(nn.Module, torch.compile(model)) if compiled else model)
     optimization = config.training.optimization
     shared = {"betas": optimization.betas, "eps": optimization.eps, "weight_decay": optimization.weight_decay}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
@@ -188,7 +241,6 @@ def build_parts(
     schedule = build_schedule(
         optimization.lr_scheduler, max_steps=config.training.max_steps, warmup_steps=optimization.lr_warmup_steps
     )
-    batch_sequences, seed = config.data.dataloader.batch_size, config.training.seeds.data
     tokenizer = None if data.tokenizer_file is None else load_tokenizer(data.tokenizer_file)
     return Parts(
         config=config,
@@ -196,14 +248,22 @@ def build_parts(
         fabric=fabric,
         model=model,
         fabric_model=fabric_model,
-        optimizer=fabric.setup_optimizers(optimizer),
+        optimizer=cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer)),
         schedule=method.wrap_schedule(schedule),
         method=method,
-        loader=BatchLoader(data.split("train"), batch_sequences=batch_sequences, seed=seed),
+        loader=loader_of(config, data, fabric.global_rank, fabric.world_size),
+        whole_loader=loader_of(config, data),
         plain_tensors=method.plain_tensors(model),
         parameter_names={id(parameter): name for name, parameter in model.named_parameters()},
         decode=None if tokenizer is None else tokenizer.decode,
+        compiled=compiled,
     )
+
+
+def loader_of(config: RunConfig[Any], data: TokenSource, rank: int = 0, world: int = 1) -> BatchLoader:
+    """The rows of one process out of `world`, in the declared order."""
+    pin_memory = torch.cuda.is_available()
+    return build_loader(config.data, data, seed=config.training.seeds.data, rank=rank, world=world, pin_memory=pin_memory)
 
 
 def initial_model(config: RunConfig[Any]) -> LanguageModel:
@@ -211,7 +271,7 @@ def initial_model(config: RunConfig[Any]) -> LanguageModel:
     return build_model(config.model, torch.Generator().manual_seed(config.training.seeds.init))
 
 
-def build_capture(config: RunConfig[Any], parts: Parts) -> tuple[CapturePlan | None, ValBatch | None]:
+def build_capture(config: RunConfig[Any], parts: Parts, val_rows: TokenRows | None) -> tuple[CapturePlan | None, ValBatch | None]:
     """What snapshots hold, and the fixed val batch."""
     dynamics = config.checkpointing.learning_dynamics
     if not dynamics.enabled:
@@ -224,39 +284,34 @@ def build_capture(config: RunConfig[Any], parts: Parts) -> tuple[CapturePlan | N
         tokens_per_sequence=tokens_per_sequence,
         seed=config.training.seeds.capture,
     )
-    return plan, _val_batch(config, tokens_per_sequence)
+    return plan, _val_batch(config, val_rows)
 
 
-def _val_batch(config: RunConfig[Any], tokens_per_sequence: int) -> ValBatch | None:
-    dynamics = config.checkpointing.learning_dynamics
-    if dynamics.eval_data is None:
+def _val_batch(config: RunConfig[Any], rows: TokenRows | None) -> ValBatch | None:
+    if rows is None:
         return None
-    setting = "checkpointing.learning_dynamics.eval_data"
-    if not Path(dynamics.eval_data).exists():
-        raise PicoError(
-            f"{setting} = {dynamics.eval_data!r}: there is no such folder",
-            f"name a prepared folder with a val split, or do without val snapshots: --set {setting}=null",
-        )
-    rows = open_prepared(Path(dynamics.eval_data)).split("val")
-    if rows.row_length - 1 > config.model.max_seq_len:
-        raise PicoError(
-            f"{setting}: a row predicts {rows.row_length - 1} tokens, model.max_seq_len is {config.model.max_seq_len}"
-        )
+    dynamics = config.checkpointing.learning_dynamics
     numbers = numpy.arange(min(dynamics.eval_sequences or rows.rows, rows.rows))
     return ValBatch(SnapshotBatch(numbers, rows.read(numbers), rows.fingerprint), dynamics.batch_size)
 
 
 def restore(parts: Parts, progress: Progress, folder: Path) -> None:
-    """Verify a checkpoint, put it into fresh objects, and cut the log back to it. A changed file is a PicoError naming it."""
+    """Verify a checkpoint and put it into fresh objects. A changed file is a PicoError naming it."""
     verify(folder)
     state: TrainingState = read_state(CheckpointFolder(folder).training_state)
     load_weights(parts.model, folder)
     restore_optimizer(parts.optimizer, parts.parameter_names, state)
-    restore_generators(state.generators)
+    seed_dropout(parts)
+    if len(state.generators) == parts.fabric.world_size:
+        restore_generators(state.generators[parts.fabric.global_rank])
     parts.method.restore(state.method)
     progress.step, progress.tokens, progress.skipped = state.step, state.tokens, state.skipped
     progress.parent = manifest_hash(folder)
-    trainlog.cut_after(parts.directory.log_file, state.step)
+
+
+def seed_dropout(parts: Parts) -> None:
+    """Start the global generators, which dropout draws from; another stream in each process."""
+    torch.manual_seed(parts.config.training.seeds.dropout + parts.fabric.global_rank)
 
 
 def count(model: LanguageModel) -> int:

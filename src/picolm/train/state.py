@@ -31,8 +31,8 @@ class TrainingState:
     """`<plain parameter name>/<entry>` -> tensor, such as `output_norm.weight/exp_avg`."""
     optimizer_values: dict[str, Any]
     """Parameter groups without their parameters, and entries that are not tensors."""
-    generators: dict[str, Tensor]
-    """State of torch's global generators, per device type."""
+    generators: list[dict[str, Tensor]]
+    """State of torch's global generators by device type, one entry per process."""
     method: dict[str, Any]
 
 
@@ -44,17 +44,19 @@ def copy_state(
     optimizer: torch.optim.Optimizer,
     names: Mapping[int, str],
     method_state: dict[str, Any],
+    generators: list[dict[str, Tensor]],
 ) -> TrainingState:
     """The state after `step` updates. `names`: id of a parameter -> its name."""
     tensors, values = _copy_optimizer(optimizer, names)
-    return TrainingState(step, tokens, skipped, tensors, values, copy_generators(), json.loads(json.dumps(method_state)))
+    return TrainingState(step, tokens, skipped, tensors, values, generators, json.loads(json.dumps(method_state)))
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write a state into the (not yet sealed) folder `training_state`."""
     folder.mkdir()
     save_file(state.optimizer_tensors, folder / OPTIMIZER_FILE)
-    save_file(state.generators, folder / GENERATOR_FILE.format(rank=0))
+    for rank, states in enumerate(state.generators):
+        save_file(states, folder / GENERATOR_FILE.format(rank=rank))
     counts = {"step": state.step, "tokens": state.tokens, "skipped": state.skipped}
     content = {**counts, "optimizer": state.optimizer_values, "method": state.method}
     durable.write_json(folder / STATE_FILE, content)
@@ -71,7 +73,7 @@ def read_state(folder: Path) -> TrainingState:
         skipped=content["skipped"],
         optimizer_tensors=_read_tensors(folder / OPTIMIZER_FILE),
         optimizer_values=content["optimizer"],
-        generators=_read_tensors(folder / GENERATOR_FILE.format(rank=0)),
+        generators=[_read_tensors(path) for path in sorted(folder.glob(GENERATOR_FILE.format(rank="*")), key=_rank_of)],
         method=content["method"],
     )
 
@@ -105,6 +107,10 @@ def restore_generators(states: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
+
+
+def _rank_of(path: Path) -> int:
+    return int(path.stem.removeprefix("random_rank"))
 
 
 def _copy_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

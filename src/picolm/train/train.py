@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
 from picolm.train.lock import RunLock
 from picolm.train.loop import train
-from picolm.train.run import Observer
-from picolm.train.setup import begin_or_continue, build_training
+from picolm.train.run import Observer, Silence
+from picolm.train.setup import Training, begin_or_continue, build_training
 from picolm.train.stop import stop_on_signals
 
 
@@ -26,17 +27,25 @@ class Outcome:
 
 
 def run_training(config: RunConfig[Any], observer: Observer) -> Outcome:
-    """Start or continue the run that `config` describes. A signal ends it early, saved."""
+    """Start or continue the run that `config` describes. A signal ends it early, saved. Called by every process of the run."""
     directory = RunDirectory(Path(config.checkpointing.runs_dir) / config.run_name)
     training = build_training(config, directory)
+    if not training.parts.fabric.is_global_zero:
+        return _run(training, Silence(), may_write=lambda: None)
     directory.path.mkdir(parents=True, exist_ok=True)
-    with RunLock(directory.lock_file) as lock, stop_on_signals(observer.say) as stop:
-        progress, checkpointer = begin_or_continue(training, may_write=lock.check)
+    with RunLock(directory.lock_file) as lock:
+        return _run(training, observer, may_write=lock.check)
+
+
+def _run(training: Training, observer: Observer, may_write: Callable[[], None]) -> Outcome:
+    with stop_on_signals(observer.say) as stop:
+        progress, checkpointer = begin_or_continue(training, may_write)
+        path = training.parts.directory.path
         if progress.step:
-            observer.say(f"continuing {directory.path} from step {progress.step}")
+            observer.say(f"continuing {path} from step {progress.step}")
         observer.advance(progress.step)
         try:
             complete = train(training.parts, progress, checkpointer, observer, stop)
         finally:
             checkpointer.close()
-    return Outcome(directory.path, progress.step, progress.tokens, complete)
+    return Outcome(path, progress.step, progress.tokens, complete)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from picolm.train.methods.contract import METHODS, StepBatch, StepResult, Traini
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.wrappers import _FabricModule
 
 
 @METHODS.register("plain")
@@ -23,7 +24,7 @@ class Plain(TrainingMethod):
         loss_sum = torch.zeros((), device=fabric.device)
         for number, tokens_BT in enumerate(batch.micro_batches, start=1):
             last = number == len(batch.micro_batches)
-            with fabric.no_backward_sync(model, enabled=fabric.world_size > 1 and not last):
+            with fabric.no_backward_sync(cast("_FabricModule", model), enabled=fabric.world_size > 1 and not last):
                 micro_loss_sum = model(tokens_BT[:, :-1], labels_BT=tokens_BT[:, 1:])
                 fabric.backward(micro_loss_sum * scale)
             loss_sum += micro_loss_sum.detach()
