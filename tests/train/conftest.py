@@ -13,7 +13,7 @@ from picolm.data.prepare import PrepareSettings, prepare
 from picolm.data.tokenizer import train_tokenizer
 from picolm.train.config import RunConfig, parse_config
 
-WORDS = "the a cat dog bird sees likes hears big small red that runs sleeps and".split()
+WORDS = ["the", "a", "cat", "dog", "bird", "sees", "likes", "hears", "big", "small", "red", "that", "runs", "sleeps", "and"]
 
 
 def sentences(count: int, seed: int) -> list[str]:

@@ -141,7 +141,7 @@ def test_the_same_rows_and_the_same_gradient_whatever_the_micro_batch_size(make_
 def test_a_changed_file_is_refused_by_name(make_config: ConfigMaker):
     run_training(make_config(), Recording(stop_at=6))
     run = Path(make_config().checkpointing.runs_dir) / "tiny"
-    newest = max((int(path.name.removeprefix("step_")) for path in (run / "checkpoints").iterdir()))
+    newest = max(int(path.name.removeprefix("step_")) for path in (run / "checkpoints").iterdir())
     path = run / "checkpoints" / f"step_{newest}" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from picolm.cli import train
+from picolm.cli import analyze, demo, evaluate, report, runs, show, train
 
 app = typer.Typer(
     name="pico",
@@ -38,7 +38,14 @@ def _options(
     """Pico: a sandbox for hypothesis-driven research on small language models."""
 
 
-app.command()(train.train)
+START, LOOK = "Start", "Look inside"
+app.command(rich_help_panel=START)(demo.demo)
+app.command(rich_help_panel=START)(train.train)
+app.command(rich_help_panel=LOOK)(runs.runs)
+app.command(rich_help_panel=LOOK)(show.show)
+app.command(rich_help_panel=LOOK)(evaluate.evaluate)
+app.command(rich_help_panel=LOOK)(analyze.analyze)
+app.command(rich_help_panel=LOOK)(report.report)
 
 
 def main() -> None:
