@@ -275,3 +275,11 @@ def _json_text(line: str, place: str, column: str) -> str:
     if not isinstance(text, str):
         raise PicoError(f"{place}: `{column}` is {type(text).__name__}, not text", "name the text field with --column")
     return text
+
+
+def read_texts(names: Sequence[str], *, column: str, unit: DocumentUnit) -> Iterator[str]:
+    """All texts of files, folders and globs, in order, blank ones left out."""
+    for number, file in enumerate(expand_sources(names, "train")):
+        if file.split == "train":
+            for piece in read_pieces(file, number, column=column, unit=unit):
+                yield from (text for text in parse_piece(piece, file, column=column) if text.strip())

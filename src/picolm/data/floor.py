@@ -1,7 +1,7 @@
 """From the exact entropy of a synthetic language to nats per token under a tokenizer: the floor that no loss can pass for long.
 
-The description of the language (`language.json`) arrives with its texts; `data/prepare` puts the floor into the manifest; the loss
-chart draws it.
+The description of the language (`language.json`) arrives with its texts; `data/prepare` puts the floor into the manifest; the
+loss chart draws it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Any text to a folder of token shards: the recipe of the paper's appendix D, for an input of any size.
 
-Text comes in through `data/documents`; `data/tokenize` makes tokens of it, `data/assemble` shuffles, cuts and writes them; here is
-the order of events, the manifest, and what happens after a kill. `open_prepared` gives the result to `data/loader`.
+Text comes in through `data/documents`; `data/tokenize` makes tokens of it, `data/assemble` shuffles, cuts and writes them; here
+is the order of events, the manifest, and what happens after a kill. `open_prepared` gives the result to `data/loader`.
 """
 
 from __future__ import annotations
