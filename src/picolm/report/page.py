@@ -20,6 +20,7 @@ from picolm.report.figures import write_figures
 from picolm.report.headline import headlines, subtitle
 from picolm.report.panels.contract import DEFAULT_PANELS, PANELS, Figure, Panel
 from picolm.report.spec import page_spec, quick_charts
+from picolm.report.store import ColumnStore
 from picolm.report.tables import ReportData, read_report_data, visible_text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -100,7 +101,9 @@ def render_page(data: ReportData, panels: Sequence[Panel], *, title: str) -> str
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
     )
+    store = ColumnStore()
     numbers = {id(figure): f"figure-{index}" for index, figure in enumerate(_figures(panels))}
     return environment.get_template("page.html.j2").render(
         title=title,
@@ -113,7 +116,8 @@ def render_page(data: ReportData, panels: Sequence[Panel], *, title: str) -> str
         style=style,
         scripts=scripts,
         policy=content_policy(scripts, [style]),
-        payload=lambda figure, legend: json_for_script({"name": figure.name, "spec": page_spec(figure, legend=legend)}),
+        payload=lambda figure, legend: json_for_script({"name": figure.name, "spec": page_spec(figure, store, legend=legend)}),
+        columns=lambda: script_text(store.json()),
         settings=json_for_script({"config": theme.page_config(count)}),
     )
 
@@ -137,17 +141,16 @@ def _section(index: int, panel: Panel) -> Section:
 
 def json_for_script(value: Any) -> str:
     """`value` as JSON that cannot end the script element it stands in, marked as safe for the template."""
+    return script_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+
+
+def script_text(text: str) -> str:
+    """JSON text with every character that means something to HTML written as an escape, marked as safe for the template."""
     import markupsafe
 
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    escaped = (
-        text.replace("&", "\\u0026")
-        .replace("<", "\\u003c")
-        .replace(">", "\\u003e")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
-    )
-    return markupsafe.Markup(escaped)
+    for character in "&<>\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return markupsafe.Markup(text)
 
 
 def content_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:

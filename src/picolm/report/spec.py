@@ -1,20 +1,17 @@
-"""From an Altair chart to what the page embeds: the specification and its data in columns, numbers to six figures."""
+"""From an Altair chart to what the page embeds: the specification and its data apart from it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from picolm.report.panels.contract import Figure
+from picolm.report.store import ColumnStore, plain_values
 
 if TYPE_CHECKING:
     import pandas
-
-FIGURES_KEPT = 6
-"""Significant figures of numbers on the page."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +59,18 @@ def with_rows(specification: Specification) -> dict[str, Any]:
 def table_rows(table: pandas.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as JSON objects; undefined values are null."""
     names = [str(name) for name in table.columns]
-    values = [_plain_values(table[name]) for name in table.columns]
+    values = [plain_values(table[name]) for name in table.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def page_spec(figure: Figure, *, legend: bool) -> dict[str, Any]:
-    """The specification of a figure for the page: as wide as its place, its data in columns.
+def page_spec(figure: Figure, store: ColumnStore, *, legend: bool) -> dict[str, Any]:
+    """The specification of a figure for the page: as wide as its place, its data as places in the store.
 
     `legend`: whether its layers are told apart in the chart itself, not by a legend that several charts share.
     """
     specification = chart_spec(figure.chart)
     spec = specification.vega_lite
+    spec.pop("title", None)
     spec.setdefault("width", "container")
     spec.setdefault("height", figure.height)
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
@@ -82,7 +80,7 @@ def page_spec(figure: Figure, *, legend: bool) -> dict[str, Any]:
             encoding["color"]["legend"] = None
         if isinstance(encoding.get("y"), dict) and _told_by(figure.title, encoding["y"].get("title")):
             encoding["y"]["title"] = None
-    spec["datasets"] = {name: columns(table) for name, table in specification.tables.items()}
+    spec["datasets"] = {name: store.add_table(table) for name, table in specification.tables.items()}
     return spec
 
 
@@ -95,34 +93,3 @@ def _encodings(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield spec["encoding"]
     for part in spec.get("layer", []):
         yield from _encodings(part)
-
-
-def columns(table: pandas.DataFrame) -> dict[str, Any]:
-    """A table as `{"rows": n, "columns": {name: values}}`; values of which few differ are `{"of": [...], "at": [...]}`."""
-    return {"rows": len(table), "columns": {str(name): _packed(_plain_values(table[name])) for name in table.columns}}
-
-
-def _plain_values(column: pandas.Series[Any]) -> list[Any]:
-    return [_plain(value) for value in column.astype(object).where(column.notna(), None).tolist()]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return value
-    return value if math.isfinite(value) else None
-
-
-def _packed(values: list[Any]) -> Any:
-    short = [_short(value) for value in values]
-    distinct = list(dict.fromkeys(short))
-    if len(short) < 8 or len(distinct) * 3 > len(short):
-        return short
-    place = {value: index for index, value in enumerate(distinct)}
-    return {"of": distinct, "at": [place[value] for value in short]}
-
-
-def _short(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    rounded = float(f"{value:.{FIGURES_KEPT}g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded

@@ -121,8 +121,8 @@ def _config(
         "axisY": {"domain": False, "ticks": False, "titleAnchor": "end", "titleAngle": 0, "titleAlign": "left"},
         "legend": {
             "labelFontSize": size, "titleFontSize": size, "titleFontWeight": "normal", "labelColor": muted, "titleColor": muted,
-            "orient": "top", "symbolStrokeWidth": line_width * 1.6, "symbolSize": size * 11, "titlePadding": size / 2,
-            "offset": size * 1.7,
+            "orient": "top", "columns": 2, "offset": size * 1.7, "titlePadding": size / 2,
+            "symbolStrokeWidth": line_width * 1.6, "symbolSize": size * 11,
         },
         "header": {"labelFontSize": size, "titleFontSize": size, "labelColor": ink, "titleColor": muted},
         "title": {"fontSize": size * 1.15, "fontWeight": 600, "color": ink, "anchor": "start", "subtitleColor": muted},

@@ -11,25 +11,43 @@
     return payloads.get(card);
   }
 
-  function unpack(table) {
+  const columns = JSON.parse(document.getElementById("columns").textContent);
+  const spread = new Map();
+  function columnAt(place) {
+    if (!spread.has(place)) {
+      const column = columns[place];
+      spread.set(place, Array.isArray(column) ? column : column.at.map((index) => column.of[index]));
+    }
+    return spread.get(place);
+  }
+
+  function unpack(table, wanted) {
     const names = Object.keys(table.columns);
-    const columns = names.map((name) => {
-      const column = table.columns[name];
-      return Array.isArray(column) ? column : column.at.map((index) => column.of[index]);
-    });
+    const values = names.map((name) => columnAt(table.columns[name]));
+    const layers = table.columns.layer === undefined ? null : columnAt(table.columns.layer);
     const rows = [];
     for (let row = 0; row < table.rows; row += 1) {
+      if (wanted !== undefined && String(layers[row]) !== wanted) continue;
       const record = {};
-      names.forEach((name, index) => { record[name] = columns[index][row]; });
+      names.forEach((name, index) => { record[name] = values[index][row]; });
       rows.push(record);
     }
     return rows;
   }
 
+  // Rows of single heads are many: a chart holds only those of the layer that is set apart.
+  const ofHeads = (table) => table.columns.head !== undefined && table.columns.layer !== undefined;
+
   function specOf(card) {
-    const spec = { ...payloadOf(card).spec };
-    spec.datasets = Object.fromEntries(Object.entries(spec.datasets).map(([name, table]) => [name, unpack(table)]));
+    const spec = structuredClone(payloadOf(card).spec);
+    for (const [name, table] of Object.entries(spec.datasets)) spec.datasets[name] = unpack(table, ofHeads(table) ? focusLayer : undefined);
+    const room = card.querySelector(".chart").clientWidth;
+    spec.config = { legend: { columns: Math.max(1, Math.floor(room / 170)) } };
     return spec;
+  }
+
+  function tableOf(card) {
+    return Object.values(payloadOf(card).spec.datasets).flatMap((table) => unpack(table));
   }
 
   function showTip(handler, event, item, value) {
@@ -52,10 +70,11 @@
     tip.style.top = `${Math.max(8, top)}px`;
   }
 
-  function applyFocus(view) {
-    if ("focus_layer" in view.getState({ signals: (name) => name === "focus_layer", data: () => false }).signals) {
-      view.signal("focus_layer", focusLayer).runAsync();
-    }
+  function applyFocus(card, view) {
+    const { spec } = payloadOf(card);
+    if (!(spec.params || []).some((param) => param.name === "focus_layer")) return;
+    for (const [name, table] of Object.entries(spec.datasets)) if (ofHeads(table)) view.data(name, unpack(table, focusLayer));
+    view.signal("focus_layer", focusLayer).runAsync();
   }
 
   function setFocus(layer) {
@@ -63,7 +82,7 @@
     for (const button of document.querySelectorAll("[data-layer]")) {
       button.setAttribute("aria-pressed", String(button.dataset.layer === layer));
     }
-    for (const result of drawn.values()) applyFocus(result.view);
+    for (const [card, result] of drawn) applyFocus(card, result.view);
   }
 
   async function draw(card) {
@@ -76,7 +95,7 @@
       });
       drawn.set(card, result);
       card.dataset.state = "drawn";
-      applyFocus(result.view);
+      applyFocus(card, result.view);
       result.view.addEventListener("click", (event, item) => {
         const datum = item && item.datum;
         if (datum && datum.layer !== undefined) setFocus(String(datum.layer) === focusLayer ? "" : String(datum.layer));
@@ -140,7 +159,7 @@
       save(`${file}.svg`, "image/svg+xml", literalColours(await drawn.get(card).view.toSVG()));
       return;
     }
-    const rows = Object.values(specOf(card).datasets).flat();
+    const rows = tableOf(card);
     if (kind === "csv") save(`${file}.csv`, "text/csv", csv(rows));
     else save(`${file}.json`, "application/json", JSON.stringify(rows, null, 1));
   }

@@ -81,7 +81,9 @@ def wants_log(values: Iterable[float]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) >= LOG_RATIO
 
 
-def value_axis(field: str, title: str, *, logarithmic: bool = False, format: str = "~g", span: Sequence[float] = ()) -> altair.Y:
+def value_axis(
+    field: str, title: str | None, *, logarithmic: bool = False, format: str = "~g", span: Sequence[float] = ()
+) -> altair.Y:
     """The vertical encoding: not forced to zero; its title stands above it. `span`: least and greatest value, for the ticks of
     a logarithmic axis."""
     import altair
@@ -92,7 +94,7 @@ def value_axis(field: str, title: str, *, logarithmic: bool = False, format: str
     return altair.Y(f"{field}:Q", title=title, scale=_value_scale(logarithmic), axis=altair.Axis(**axis))
 
 
-def band_axis(field: str, title: str, *, logarithmic: bool = False) -> altair.Y:
+def band_axis(field: str, title: str | None, *, logarithmic: bool = False) -> altair.Y:
     """The lower edge of a band on the axis that `value_axis` made for another layer."""
     import altair
 
@@ -112,13 +114,12 @@ def layered(*charts: altair.Chart) -> altair.LayerChart:
     return altair.LayerChart(layer=list(charts))
 
 
-def progress_tooltip(frame: pandas.DataFrame) -> list[altair.Tooltip]:
-    """Tokens and step, as far as the frame has them."""
+def progress_tooltip(progress: Progress) -> list[altair.Tooltip]:
+    """Tokens, if they are known, and step."""
     import altair
 
-    known = [name for name in ("tokens", "step") if name in frame.columns and frame[name].notna().any()]
-    formats = {"tokens": ",d", "step": ",d"}
-    return [altair.Tooltip(f"{name}:Q", title=name, format=formats[name]) for name in known]
+    known = ("tokens", "step") if progress.column == "tokens" else ("step",)
+    return [altair.Tooltip(f"{name}:Q", title=name, format=",d") for name in known]
 
 
 def spread_labels(values: Sequence[float], low: float, high: float, *, gap_share: float) -> list[float]:

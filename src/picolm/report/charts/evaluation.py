@@ -47,12 +47,12 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerC
     groups = [group for group in frame["group"].drop_duplicates() if group != "all"]
     whole, parts = frame[frame["group"] == "all"], frame[frame["group"] != "all"]
     tooltip = [
-        *(altair.Tooltip("group:N"), *progress_tooltip(frame), altair.Tooltip("value:Q", title=measure, format=".4~f")),
+        *(altair.Tooltip("group:N"), *progress_tooltip(progress), altair.Tooltip("value:Q", title=measure, format=".4~f")),
         *(altair.Tooltip("low:Q", title="95 % from", format=".4~f"), altair.Tooltip("high:Q", title="to", format=".4~f")),
     ]
     layers = _baseline_layers(frame, progress)
     if groups:
-        color = altair.Color("group:N", scale=altair.Scale(domain=groups), title=None, legend=altair.Legend(columns=2))
+        color = altair.Color("group:N", scale=altair.Scale(domain=groups), title=None)
         base = altair.Chart(parts)
         layers += [
             base.mark_line().encode(horizontal, vertical, color, tooltip=tooltip),

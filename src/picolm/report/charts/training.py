@@ -31,7 +31,7 @@ def losses(
     color = altair.Color("curve:N", scale=altair.Scale(domain=["training", "validation"]), legend=None)
     tooltip = [
         altair.Tooltip("curve:N", title="loss"),
-        *progress_tooltip(training),
+        *progress_tooltip(progress),
         altair.Tooltip("loss:Q", title=NATS, format=".4f"),
     ]
     base = altair.Chart(training)
@@ -91,7 +91,7 @@ def log_column(
     vertical = value_axis(
         column, title, logarithmic=logarithmic, format="~s" if column == "tokens_per_second" else "~g", span=list(frame[column])
     )
-    tooltip = [*progress_tooltip(frame), altair.Tooltip(f"{column}:Q", title=title, format=".4g")]
+    tooltip = [*progress_tooltip(progress), altair.Tooltip(f"{column}:Q", title=title, format=".4g")]
     color = altair.Color("quantity:N", legend=None)
     return layered(
         base.mark_area(style="band").encode(

@@ -106,9 +106,7 @@ def metric_title(metric: Any, options: Any, partner: Any) -> str:
 
 
 def _chart(part: pandas.DataFrame, title: str, layers: list[int]) -> object:
-    nulls = part["null"].dropna().unique()
-    null = float(nulls[0]) if len(nulls) == 1 else None
-    return charts.metric_trajectories(part, title=title, layers=layers, null=null)
+    return charts.metric_trajectories(part, title=title, layers=layers)
 
 
 def _numbers(part: pandas.DataFrame) -> pandas.DataFrame:
