@@ -37,14 +37,14 @@ def parse(text: str) -> AnalysisConfig:
 
 def test_file_of_the_original_loads_unchanged() -> None:
     config = parse(ORIGINAL)
-    measurements = plan_analysis(config, 90).measurements
+    measurements = plan_analysis(config, [0, 90]).measurements
     found = [
-        (each.metric.name, each.view.component.name, each.view.split, each.partner_step, each.layers) for each in measurements
+        (each.metric.name, each.view.component.name, each.view.split, str(each.partner), each.layers) for each in measurements
     ]
     assert found == [
-        ("cka", "simple", "val", 90, (0, 1)),
-        ("cka", "ov_circuit", "val", 90, (0,)),
-        ("norm", "simple", "train", None, (0,)),
+        ("cka", "simple", "val", "step=90", (0, 1)),
+        ("cka", "ov_circuit", "val", "step=90", (0,)),
+        ("norm", "simple", "train", "None", (0,)),
     ]
     assert measurements[2].metric.options == {"norm_type": "inf"}
     assert config.monitoring.output_dir == "analysis_results"
@@ -82,11 +82,11 @@ def test_both_forms_mean_the_same() -> None:
           - {metric_name: norm, norm_type: nuclear, data_split: train, components: *both}
         """
     )
-    assert plan_analysis(short, 0) == plan_analysis(long, 0)
+    assert plan_analysis(short, [0]) == plan_analysis(long, [0])
 
 
 def test_weights_belong_to_no_split() -> None:
-    plan = plan_analysis(parse("{analysis_name: a, metrics: [gini], components: [simple]}"), 0)
+    plan = plan_analysis(parse("{analysis_name: a, metrics: [gini], components: [simple]}"), [0])
     assert [each.view.split for each in plan.measurements] == [""]
 
 
@@ -116,7 +116,7 @@ def test_short_form_sets_aside_what_a_metric_does_not_take_and_says_so() -> None
 )
 def test_what_cannot_be_done_is_said_before_anything_is_read(metrics: str, components: str, message: str, hint: str) -> None:
     with pytest.raises(PicoError) as caught:
-        plan_analysis(parse(f"{{analysis_name: a, metrics: [{metrics}], components: [{components}]}}"), 0)
+        plan_analysis(parse(f"{{analysis_name: a, metrics: [{metrics}], components: [{components}]}}"), [0])
     assert message in caught.value.message
     assert hint in caught.value.hint
 
@@ -129,7 +129,7 @@ def test_step_without_checkpoint_is_an_error_that_lists_those_there_are() -> Non
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_can_be_planned(name: str) -> None:
-    assert plan_analysis(load_analysis(name), 10).measurements
+    assert plan_analysis(load_analysis(name), [0, 10]).measurements
 
 
 def test_unknown_analysis_file_suggests_a_preset() -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from analysis_example import STEPS, write_checkpoint
 
-from picolm.analyze import engine, measure
+from picolm.analyze import engine, measure, null, source
 from picolm.analyze.config import AnalysisConfig, load_analysis
 from picolm.analyze.engine import analyze_run, run_analysis
+from picolm.analyze.source import FolderSource
 from picolm.base.config import parse_settings
 from picolm.base.errors import PicoError
 from picolm.records.rundir import RunDirectory
@@ -67,23 +68,23 @@ def test_two_metrics_of_one_name_never_overwrite_each_other(run: RunDirectory) -
 
 def test_second_time_nothing_is_computed(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(metrics=["gini", "cka"], components=[{"name": "simple", "data_type": ["weights", "activations"]}])
-    first = run_analysis(run, settings)
+    first = run_analysis(FolderSource(run), settings)
     monkeypatch.setattr(measure, "_measure_piece", lambda *arguments: pytest.fail("computed again"))
-    second = run_analysis(run, settings)
+    second = run_analysis(FolderSource(run), settings)
     assert (first.computed, second.computed) == (len(first.rows), 0)
     assert second.rows.equals(first.rows)
 
 
 def test_only_what_is_new_is_computed(run: RunDirectory) -> None:
-    run_analysis(run, config(steps=[0, 10], metrics=["gini"], components=["simple"]))
-    more_steps = run_analysis(run, config(metrics=["gini"], components=["simple"]))
-    more_metrics = run_analysis(run, config(metrics=["gini", "hoyer"], components=["simple"]))
+    run_analysis(FolderSource(run), config(steps=[0, 10], metrics=["gini"], components=["simple"]))
+    more_steps = run_analysis(FolderSource(run), config(metrics=["gini"], components=["simple"]))
+    more_metrics = run_analysis(FolderSource(run), config(metrics=["gini", "hoyer"], components=["simple"]))
     assert (more_steps.computed, more_metrics.computed) == (6, 18)
     assert len(more_metrics.rows) == 36
 
 
 def test_settings_ask_only_for_their_own_rows(run: RunDirectory) -> None:
-    run_analysis(run, config(metrics=["gini", "hoyer"], components=["simple"]))
+    run_analysis(FolderSource(run), config(metrics=["gini", "hoyer"], components=["simple"]))
     rows = analyze_run(run, config(steps=[0], metrics=["gini"], components=["simple"]))
     assert (set(rows.metric), set(rows.step), len(rows)) == ({"gini"}, {0}, 6)
 
@@ -142,18 +143,20 @@ def test_damaged_checkpoint_is_refused_by_name(run: RunDirectory) -> None:
 def test_snapshots_are_opened_once_and_one_decomposition_serves_all(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[int, str]] = []
     decomposed = []
-    real_open, real_svd = engine.open_snapshot, torch.linalg.svdvals
+    real_open, real_svd = source.open_snapshot, torch.linalg.svdvals
 
     def counting_open(folder: Any, step: int, split: str) -> Any:
         opened.append((step, split))
         return real_open(folder, step, split)
 
-    monkeypatch.setattr(engine, "open_snapshot", counting_open)
+    monkeypatch.setattr(source, "open_snapshot", counting_open)
     monkeypatch.setattr(torch.linalg, "svdvals", lambda matrix: decomposed.append(0) or real_svd(matrix))
+    monkeypatch.setattr(engine, "usable_cores", lambda: 1)
+    null._of_gaussian_product.cache_clear()
     metrics = ["per", "effective_rank", "condition_number", {"norm": {"norm_type": "nuclear"}}]
     analyze_run(run, config(metrics=metrics, components=["simple", "ov_circuit"]))
     assert opened == [(0, "val"), (10, "val"), (20, "val")]
-    assert len(decomposed) == 3 * (6 + 8)
+    assert len(decomposed) == 3 * (6 + 8) + 2 * null.DRAWS
 
 
 def test_several_workers_give_the_rows_of_one(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

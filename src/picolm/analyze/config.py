@@ -96,6 +96,22 @@ class ComponentSpec(Spec):
         return value
 
 
+class Target(Settings):
+    """What is compared with: whatever is left out is the same as on this side."""
+
+    step: pydantic.NonNegativeInt | None = None
+    """Step; null: the same step."""
+
+    run: str | None = None
+    """Run folder; null: the same run."""
+
+    layer: pydantic.NonNegativeInt | None = None
+    """Layer; null: the same layer."""
+
+
+CompareWith = Literal["first", "last", "previous", "beside"] | Target
+
+
 class MetricSpec(Spec):
     """One metric, with what it is applied to."""
 
@@ -106,12 +122,27 @@ class MetricSpec(Spec):
     """train or val, for everything but weights; null: that of the file."""
 
     target_checkpoint: pydantic.NonNegativeInt | None = None
-    """The step compared with, for metrics that compare; null: that of the file."""
+    """The step compared with, for metrics that compare: the original's short form of `compare_with: {step: n}`."""
+
+    compare_with: CompareWith | None = None
+    """`first` or `last` chosen step, `previous` chosen step, what stands `beside` (the weight under an update), or
+    `{step, run, layer}`; null: that of the file, else what suits the metric."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _accept_short_forms(cls, value: Any) -> Any:
         return _named(value, "metric_name")
+
+    @pydantic.model_validator(mode="after")
+    def _one_target(self) -> MetricSpec:
+        if self.target_checkpoint is not None and self.compare_with is not None:
+            raise ValueError("give target_checkpoint or compare_with, not both")
+        return self
+
+    @property
+    def target(self) -> CompareWith | None:
+        """What it is compared with, in whichever form it was given."""
+        return self.compare_with if self.target_checkpoint is None else Target(step=self.target_checkpoint)
 
 
 class WandbConfig(Settings):
@@ -154,8 +185,8 @@ class AnalysisConfig(Settings):
     data_split: Split = "val"
     """Batch whose activations, gradients and updates are measured: train or val."""
 
-    target_checkpoint: pydantic.NonNegativeInt | None = None
-    """Step that comparing metrics compare with; null: the last of `steps`."""
+    compare_with: CompareWith | None = None
+    """What comparing metrics compare with where they do not say; null: what suits the metric."""
 
     monitoring: AnalysisMonitoringConfig = AnalysisMonitoringConfig()
 

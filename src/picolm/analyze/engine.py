@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from picolm.analyze.config import AnalysisConfig, check_step
-from picolm.analyze.measure import Partners, Step, Task, measure_tasks, tasks_of_step, usable_cores
+from picolm.analyze.measure import Task, measure_tasks, tasks_of_step, usable_cores
+from picolm.analyze.partners import Partners
 from picolm.analyze.plan import Plan, plan_analysis
+from picolm.analyze.source import Source, Step, open_source
 from picolm.records import table
-from picolm.records.manifest import Manifest, read_manifest, verify
-from picolm.records.rundir import CheckpointFolder, RunDirectory
-from picolm.records.snapshot import open_snapshot
+from picolm.records.rundir import RunDirectory
 
 if TYPE_CHECKING:
     import pandas
@@ -43,42 +43,46 @@ class AnalysisResult:
 
 def analyze_run(run: RunDirectory, config: AnalysisConfig, *, progress: Progress | None = None) -> pandas.DataFrame:
     """The rows of an analysis of a run; missing ones are computed and kept below `analysis/` of the run."""
-    return run_analysis(run, config, progress=progress).rows
+    return run_analysis(open_source(run.path), config, progress=progress).rows
 
 
-def run_analysis(run: RunDirectory, config: AnalysisConfig, *, progress: Progress | None = None) -> AnalysisResult:
+def run_analysis(source: Source, config: AnalysisConfig, *, progress: Progress | None = None) -> AnalysisResult:
     """The rows of an analysis of a run, with what was done to get them."""
-    available = run.steps()
-    steps = config.chosen_steps(available)
-    plan = plan_analysis(config, steps[-1])
-    for number, measurement in enumerate(plan.measurements):
-        if measurement.partner_step is not None:
-            check_step(measurement.partner_step, available, f"{plan.measurements[number].metric.name}: target_checkpoint")
-    folder = run.analysis(config.analysis_name)
+    steps = config.chosen_steps(source.steps())
+    plan = plan_analysis(config, steps)
+    open_run = cache(lambda path: open_source(Path(path)))
+    _check_targets(plan, source, open_run)
+    folder = source.analysis(config.analysis_name)
     known = set(table.read_rows(folder)["fingerprint"])
-    partners = Partners(cache(lambda step: open_step(run, step)))
+    partners = Partners(source, steps, open_run)
     wanted: set[str] = set()
     computed = 0
     for position, number in enumerate(steps):
-        step = partners.step(number) if number in _partner_steps(plan) else open_step(run, number)
+        step = partners.open_step(number)
         tasks = tasks_of_step(plan, step, partners)
         wanted |= {fingerprint for task in tasks for _, fingerprint in task.wanted}
-        missing = _missing(tasks, known)
         report = _reporter(progress, position, len(steps), len(tasks), f"step {number}")
-        computed += _measure_step(run, folder, step, missing, partners, report)
+        computed += _measure_step(folder, step, _missing(tasks, known), partners, report)
     rows = table.read_rows(folder)
     return AnalysisResult(rows[rows["fingerprint"].isin(wanted)].reset_index(drop=True), computed, folder, plan.skipped)
 
 
-def _measure_step(
-    run: RunDirectory, folder: Path, step: Step, tasks: list[Task], partners: Partners, report: Callable[[int], None]
-) -> int:
+def _check_targets(plan: Plan, source: Source, open_run: Callable[[str], Source]) -> None:
+    for measurement in plan.measurements:
+        partner = measurement.partner
+        if partner is None or (partner.step is None and partner.run is None):
+            continue
+        place = source if partner.run is None else open_run(partner.run)
+        if partner.step is not None:
+            check_step(partner.step, place.steps(), f"{measurement.metric.name}: target_checkpoint")
+
+
+def _measure_step(folder: Path, step: Step, tasks: list[Task], partners: Partners, report: Callable[[int], None]) -> int:
     """Compute and keep the rows of these tasks; how many there were."""
     report(0)
     if not tasks:
         return 0
-    read_types = {data_type for task in tasks for data_type in task.view.component.reads}
-    verify(run.checkpoint(step.step), parts=["weights"] if read_types == {"weights"} else ["weights", "learning_dynamics"])
+    step.verify(tuple(sorted({data_type for task in tasks for data_type in task.view.component.reads})))
     rows: list[table.Row] = []
     for done, found in enumerate(measure_tasks(tasks, step, partners, workers=usable_cores()), start=1):
         rows += found
@@ -97,37 +101,3 @@ def _reporter(progress: Progress | None, position: int, steps: int, tasks: int, 
     if progress is None:
         return lambda done: None
     return lambda done: progress(position * tasks + done, steps * tasks, text)
-
-
-def _partner_steps(plan: Plan) -> set[int]:
-    return {each.partner_step for each in plan.measurements if each.partner_step is not None}
-
-
-def open_step(run: RunDirectory, number: int) -> Step:
-    """A step of a run on disk, its snapshots opened when asked for."""
-    identity = run.identity()
-    manifest = read_manifest(run.checkpoint(number))
-    return Step(
-        run=run.name,
-        step=number,
-        snapshot=cache(lambda split: open_snapshot(run.checkpoint(number), number, split or "val")),
-        hashes=lambda split, data_types: stored_hashes(manifest, split, data_types),
-        variant=str(identity.get("variant") or ""),
-        seed=_seed(identity),
-        tokens=manifest.tokens,
-    )
-
-
-def stored_hashes(manifest: Manifest, split: str, data_types: tuple[str, ...]) -> list[str]:
-    """SHA-256 of the files that tensors of these types are read from; `absent` where there is none."""
-    inside = CheckpointFolder(Path())
-    files = {name: record.sha256 for records in manifest.parts.values() for name, record in records.items()}
-    wanted = [inside.layout]
-    for data_type in data_types:
-        wanted.append(inside.weights if data_type == "weights" else inside.dynamics_tensors(split, data_type))
-    return [files.get(path.as_posix(), "absent") for path in wanted]
-
-
-def _seed(identity: dict[str, Any]) -> int | None:
-    seed = identity.get("seed")
-    return int(seed) if isinstance(seed, int) else None

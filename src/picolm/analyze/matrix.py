@@ -9,10 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from picolm.analyze.kernels import squared_inner_products, unbiased_hsic
 from picolm.base.errors import Undefined
 
 FLOAT32_EPSILON = 2.0**-23
 """Relative spacing of the numbers training works with: the unit of the rank tolerance."""
+
+
+LARGEST = 2**28
+"""Entries a matrix may have to be written out in float64: 2 GB."""
 
 
 class Product(NamedTuple):
@@ -58,7 +63,10 @@ class Matrix:
 
     @cached_property
     def entries_MN(self) -> Tensor:
-        """The entries in float64; never the stored tensor itself."""
+        """The entries in float64; never the stored tensor itself. Undefined for a product too large to write out."""
+        rows, columns = self.shape
+        if rows * columns > LARGEST:
+            raise Undefined(f"{rows:,} x {columns:,} is too large to write out; metrics of singular values are not")
         if isinstance(self.stored, Product):
             return self.stored.left_MR @ self.stored.right_RN
         return self.stored.to(torch.float64, copy=True)
@@ -111,9 +119,22 @@ class Matrix:
         return _centred(self.entries_MN)
 
     @cached_property
-    def centred_square(self) -> float:
-        """Squared Frobenius norm of the centred samples' inner products."""
-        return squared_inner_products(self.centred_SR, self.centred_SR)
+    def unit_SR(self) -> Tensor:
+        """`centred_SR` divided by its largest magnitude, so that fourth powers neither overflow nor vanish."""
+        largest = self.centred_SR.abs().max()
+        if not largest > 0:
+            raise Undefined("one side has no variance")
+        return self.centred_SR / largest
+
+    @cached_property
+    def own_square(self) -> float:
+        """‖XᵀX‖² of `unit_SR`."""
+        return squared_inner_products(self.unit_SR, self.unit_SR)
+
+    @cached_property
+    def own_hsic(self) -> float:
+        """Unbiased counterpart of `own_square`."""
+        return unbiased_hsic(self.unit_SR, self.unit_SR)
 
     @cached_property
     def basis(self) -> Basis:
@@ -128,18 +149,33 @@ class Matrix:
         sigma_R = self.singular_values_R
         return int((sigma_R > max(self.shape) * torch.finfo(torch.float64).eps * sigma_R[0]).sum())
 
+    def rows_permuted(self, seed: int) -> Matrix:
+        """The same matrix with its rows in an order drawn from `seed`; what is known already is carried along."""
+        order = torch.randperm(self.shape[0], generator=torch.Generator().manual_seed(seed))
+        permuted = Matrix(lambda: _with_rows(self.stored, order))
+        for name in ("entries_MN", "centred_SN", "centred_SR", "unit_SR"):
+            if name in vars(self):
+                vars(permuted)[name] = vars(self)[name][order]
+        for name in ("own_square", "own_hsic"):
+            if name in vars(self):
+                vars(permuted)[name] = vars(self)[name]
+        if "basis" in vars(self):
+            vars(permuted)["basis"] = Basis(self.basis.directions_SR[order], self.basis.sigma_R)
+        return permuted
+
+    def forget_entries(self) -> None:
+        """Drop what is large and can be read again; decompositions are kept."""
+        for name in ("stored", "entries_MN", "magnitudes_ascending", "centred_SN"):
+            vars(self).pop(name, None)
+
 
 def rank_tolerance(sigma_R: Tensor, shape: tuple[int, int]) -> float:
     """max(rows, columns) x 2^-23 x largest singular value: below it float32 data cannot tell a direction from rounding."""
     return float(max(shape) * FLOAT32_EPSILON * sigma_R.max()) if sigma_R.numel() else 0.0
 
 
-def squared_inner_products(x_SM: Tensor, y_SN: Tensor) -> float:
-    """‖XᵀY‖² in the Frobenius norm, by whichever of the two equal forms is cheaper."""
-    samples, features = x_SM.shape[0], min(x_SM.shape[1], y_SN.shape[1])
-    if samples < features:
-        return float(((x_SM @ x_SM.T) * (y_SN @ y_SN.T)).sum())
-    return float((x_SM.T @ y_SN).square().sum())
+def _with_rows(stored: Tensor | Product, order: Tensor) -> Tensor | Product:
+    return stored[order] if isinstance(stored, Tensor) else Product(stored.left_MR[order], stored.right_RN)
 
 
 def _finite(tensor: Tensor) -> Tensor:

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from picolm.analyze.components.contract import Piece
 from picolm.analyze.matrix import Matrix, Product
+from picolm.analyze.null import null_value
+from picolm.analyze.partners import Partners
 from picolm.analyze.plan import Measurement, Plan, View, canonical_json
+from picolm.analyze.source import Step
 from picolm.base.errors import PicoError, Undefined
 from picolm.records.manifest import content
-from picolm.records.snapshot import Snapshot
 from picolm.records.table import Row
-
-Label = tuple[str, int | None, int | None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a run, as far as measuring needs it."""
-
-    run: str
-    step: int
-    snapshot: Callable[[str], Snapshot]
-    """Split -> snapshot."""
-    hashes: Callable[[str, tuple[str, ...]], list[str]]
-    """Split and data types -> hashes of what they are read from."""
-    variant: str = ""
-    seed: int | None = None
-    tokens: int | None = None
 
 
 class Task(NamedTuple):
@@ -45,31 +29,6 @@ class Task(NamedTuple):
     wanted: list[tuple[Measurement, str]]
 
 
-@dataclass
-class Partners:
-    """Matrices of the steps compared with. They are kept, because every step is compared with them."""
-
-    open_step: Callable[[int], Step]
-    _steps: dict[int, Step] = field(default_factory=dict)
-    _pieces: dict[tuple[int, str], dict[Label, Matrix]] = field(default_factory=dict)
-
-    def step(self, number: int) -> Step:
-        """The step compared with."""
-        if number not in self._steps:
-            self._steps[number] = self.open_step(number)
-        return self._steps[number]
-
-    def matrix(self, number: int, view: View, label: Label) -> Matrix:
-        """The matrix with the same label there."""
-        matrices = self._pieces.get((number, view.key))
-        if matrices is None:
-            pieces = view.component.pieces(self.step(number).snapshot(view.split))
-            matrices = self._pieces[number, view.key] = {piece.label: Matrix(piece.load) for piece in pieces}
-        if label not in matrices:
-            raise Undefined(f"step {number} has no such matrix")
-        return matrices[label]
-
-
 def tasks_of_step(plan: Plan, step: Step, partners: Partners) -> list[Task]:
     """Every piece of a step with its measurements and their fingerprints; nothing large is read yet."""
     tasks = []
@@ -77,14 +36,17 @@ def tasks_of_step(plan: Plan, step: Step, partners: Partners) -> list[Task]:
         view = group[0].view
         pieces = view.component.pieces(step.snapshot(view.split))
         _check_selection(group, pieces)
-        own = step.hashes(view.split, view.component.reads)
+        made_of = [_made_of(measurement, step, partners) for measurement in group]
         for measurement in group:
-            if measurement.partner_step is not None:
-                partners.matrix(measurement.partner_step, view, pieces[0].label)
+            partners.prepare(measurement, pieces, step)
         for piece in pieces:
-            wanted = [measurement for measurement in group if measurement.wants(piece.layer, piece.head)]
+            wanted = [
+                (measurement, _fingerprint(each, measurement, piece, step))
+                for measurement, each in zip(group, made_of, strict=True)
+                if measurement.wants(piece.layer, piece.head)
+            ]
             if wanted:
-                tasks.append(Task(view, piece, [(each, _fingerprint(each, piece, step, own, partners)) for each in wanted]))
+                tasks.append(Task(view, piece, wanted))
     return tasks
 
 
@@ -103,15 +65,18 @@ def _check_selection(group: list[Measurement], pieces: list[Piece]) -> None:
                 )
 
 
-def _fingerprint(measurement: Measurement, piece: Piece, step: Step, own: list[str], partners: Partners) -> str:
-    """Hash of everything the value depends on, and of what it is about."""
+def _made_of(measurement: Measurement, step: Step, partners: Partners) -> str:
+    """Everything the values of a measurement at a step depend on, as text."""
     metric, component = measurement.metric, measurement.view.component
-    partner: list[str] = []
-    if measurement.partner_step is not None:
-        partner = partners.step(measurement.partner_step).hashes(measurement.view.split, component.reads)
-    about = [step.run, step.variant, step.seed, step.step, measurement.view.split, list(piece.label), measurement.partner]
-    made_of = [metric.name, metric.traits.version, metric.options, component.name, component.traits.version]
-    return content(canonical_json([about, made_of, component.data_type, component.making_options, own, partner]))
+    ways = [metric.name, metric.traits.version, metric.options, component.name, component.traits.version]
+    own = step.hashes(measurement.view.split, component.reads)
+    return canonical_json([ways, component.data_type, component.making_options, own, partners.hashes(measurement, step)])
+
+
+def _fingerprint(made_of: str, measurement: Measurement, piece: Piece, step: Step) -> str:
+    """Hash of everything a value depends on, and of what it is about."""
+    about = [step.run, step.variant, step.seed, step.step, measurement.view.split, list(piece.label), str(measurement.partner)]
+    return content([about, made_of])
 
 
 def measure_tasks(tasks: list[Task], step: Step, partners: Partners, *, workers: int = 1) -> Iterator[list[Row]]:
@@ -140,10 +105,24 @@ def _one_torch_thread_each() -> Iterator[None]:
 
 def _measure_piece(task: Task, step: Step, partners: Partners) -> list[Row]:
     matrix = Matrix(task.piece.load)
-    return [_measure(each, fingerprint, task.piece, matrix, step, partners) for each, fingerprint in task.wanted]
+    found: dict[str, Matrix] = {}  # one partner serves all metrics compared with it
+    rows = []
+    for measurement, fingerprint in task.wanted:
+        rows.append(_measure(measurement, fingerprint, task.piece, matrix, step, partners, found))
+    for partner in found.values():
+        partner.forget_entries()
+    return rows
 
 
-def _measure(measurement: Measurement, fingerprint: str, piece: Piece, matrix: Matrix, step: Step, partners: Partners) -> Row:
+def _measure(
+    measurement: Measurement,
+    fingerprint: str,
+    piece: Piece,
+    matrix: Matrix,
+    step: Step,
+    partners: Partners,
+    found: dict[str, Matrix],
+) -> Row:
     metric, view = measurement.metric, measurement.view
     value: float | None = None
     null: float | None = None
@@ -152,11 +131,11 @@ def _measure(measurement: Measurement, fingerprint: str, piece: Piece, matrix: M
     try:
         dtype, n, estimator = _stored_type(matrix), _count(measurement, matrix), metric.estimator(matrix)
         partner = None
-        if measurement.partner_step is not None:
-            partner = partners.matrix(measurement.partner_step, view, piece.label)
+        if measurement.partner is not None:
+            name = str(measurement.partner)
+            partner = found[name] = found.get(name) or partners.matrix(measurement, piece, step)
         value = metric.value(matrix, partner)
-        if not matrix.is_product_of_fewer_columns:
-            null = metric.null(*(each.shape for each in (matrix, partner) if each is not None))
+        null = null_value(metric, matrix, partner)
     except Undefined as reason:
         note = f"{note}; {reason}" if note else str(reason)
     return Row(
@@ -173,7 +152,7 @@ def _measure(measurement: Measurement, fingerprint: str, piece: Piece, matrix: M
         head=piece.head,
         metric=metric.name,
         options=measurement.options,
-        partner=measurement.partner,
+        partner="" if measurement.partner is None else str(measurement.partner),
         value=value,
         null=null,
         n=n,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pydantic
 
 from picolm.analyze.components.contract import Component, find_component
-from picolm.analyze.config import AnalysisConfig, ComponentSpec, MetricSpec
+from picolm.analyze.config import AnalysisConfig, CompareWith, ComponentSpec, MetricSpec, Target
 from picolm.analyze.metrics.contract import Metric, check_data_type, find_metric
 from picolm.base.errors import PicoError
 
@@ -29,6 +31,24 @@ class View:
 
 
 @dataclass(frozen=True)
+class Partner:
+    """What a matrix is compared with: `beside` it, the same at the `previous` chosen step, or a `fixed` place."""
+
+    kind: Literal["beside", "previous", "fixed"]
+    step: int | None = None
+    """None: the same step."""
+    run: str | None = None
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        if self.kind != "fixed":
+            return "beside" if self.kind == "beside" else "step=previous"
+        run = None if self.run is None else Path(self.run).resolve().name
+        named = {"run": run, "step": self.step, "layer": self.layer}
+        return ",".join(f"{name}={value}" for name, value in named.items() if value is not None)
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One metric on one view."""
 
@@ -36,8 +56,8 @@ class Measurement:
     view: View
     layers: tuple[int, ...] | None
     heads: tuple[int, ...] | None
-    partner_step: int | None
-    """Step compared with; None for metrics of one matrix."""
+    partner: Partner | None
+    """None for metrics of one matrix."""
 
     def wants(self, layer: int | None, head: int | None) -> bool:
         """Whether a piece of this layer and head is measured."""
@@ -47,10 +67,6 @@ class Measurement:
     def options(self) -> str:
         """The options that differ from their defaults, as canonical JSON."""
         return canonical_json(self.metric.named_options | self.view.component.named_options)
-
-    @property
-    def partner(self) -> str:
-        return "" if self.partner_step is None else f"step={self.partner_step}"
 
 
 @dataclass(frozen=True)
@@ -66,14 +82,14 @@ class Plan:
         return [measurement for group in self.by_view.values() for measurement in group]
 
 
-def plan_analysis(config: AnalysisConfig, last_step: int) -> Plan:
-    """What is to be measured; PicoError for an unknown name, option or data type."""
+def plan_analysis(config: AnalysisConfig, steps: Sequence[int]) -> Plan:
+    """What is to be measured at these steps; PicoError for an unknown name, option or data type."""
     by_view: dict[str, list[Measurement]] = {}
     skipped: list[str] = []
     for number, spec in enumerate(config.metrics):
         source = f"metrics.{number} ({spec.name})"
         metric = find_metric(spec.name, spec.options, source)
-        found, set_aside = _of_metric(config, spec, metric, last_step, source)
+        found, set_aside = _of_metric(config, spec, metric, steps, source)
         if set_aside:
             skipped.append(f"{spec.name} takes only {', '.join(metric.traits.accepts)}: not applied to {', '.join(set_aside)}")
         if not found:
@@ -84,12 +100,12 @@ def plan_analysis(config: AnalysisConfig, last_step: int) -> Plan:
 
 
 def _of_metric(
-    config: AnalysisConfig, spec: MetricSpec, metric: Metric, last_step: int, source: str
+    config: AnalysisConfig, spec: MetricSpec, metric: Metric, steps: Sequence[int], source: str
 ) -> tuple[list[Measurement], list[str]]:
     """The measurements of one metric, and what the short form offers but the metric does not take."""
-    partner_step = spec.target_checkpoint if spec.target_checkpoint is not None else config.target_checkpoint
-    if not metric.compares and spec.target_checkpoint is not None:
-        raise PicoError(f"{source}: target_checkpoint is set, but {spec.name} compares nothing", "remove target_checkpoint")
+    if not metric.compares and spec.target is not None:
+        raise PicoError(f"{source}: {spec.name} compares nothing", "remove target_checkpoint or compare_with")
+    partner = _partner(spec.target or config.compare_with or metric.traits.partner, steps) if metric.compares else None
     found, set_aside = [], []
     for component in spec.components if spec.components is not None else config.components:
         for data_type in component.data_type:
@@ -103,10 +119,18 @@ def _of_metric(
                     view=_view(component, data_type, spec.data_split or config.data_split, source),
                     layers=component.layers,
                     heads=component.heads,
-                    partner_step=(last_step if partner_step is None else partner_step) if metric.compares else None,
+                    partner=partner,
                 )
             )
     return found, set_aside
+
+
+def _partner(choice: CompareWith, steps: Sequence[int]) -> Partner:
+    if isinstance(choice, Target):
+        return Partner("fixed", choice.step, choice.run, choice.layer)
+    if choice in ("first", "last"):
+        return Partner("fixed", steps[0] if choice == "first" else steps[-1])
+    return Partner("beside" if choice == "beside" else "previous")
 
 
 def _view(spec: ComponentSpec, data_type: str, split: str, source: str) -> View:

@@ -174,6 +174,7 @@ class Named(Settings):
         return dict(self.model_extra or {})
 
 
+@functools.cache
 def options_model(thing: Callable[..., Any]) -> type[Settings]:
     """The keyword-only parameters of a function or class as a settings model."""
     target = thing.__init__ if inspect.isclass(thing) else thing

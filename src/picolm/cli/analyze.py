@@ -24,12 +24,12 @@ def analyze(
     """Apply metrics to components of a run's checkpoints; only what is missing is computed."""
     from picolm.analyze.config import load_analysis
     from picolm.analyze.engine import run_analysis
-    from picolm.records.rundir import open_run_directory
+    from picolm.analyze.source import open_source
 
-    directory = open_run_directory(run)
+    source = open_source(run)
     config = load_analysis(analysis)
     with _progress_bar() as progress:
-        result = run_analysis(directory, config, progress=progress)
+        result = run_analysis(source, config, progress=progress)
     if as_json:
         typer.echo(result.rows.to_json(orient="records", lines=True), nl=False)
         return

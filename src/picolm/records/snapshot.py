@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 LAYOUT_FORMAT = "picolm.layout/1"
 
+OPTIONAL = ("ov_gradients", "momentum", "second_moment")
+"""Captured only if asked for: exact gradients of output-value circuits, `layers.<i>.ov_gradient` of shape (query heads, model
+width, model width); the optimiser's two moments under the names and in the shapes of the gradients."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -132,10 +136,13 @@ class Snapshot:
     info: dict[str, Any]
     """Content of `<split>.json`: positions, token counts, whether the update was applied, dtypes."""
     folder: CheckpointFolder
+    optional: Mapping[str, TensorFile] = field(default_factory=dict)
+    """What is captured only if asked for: see `OPTIONAL`."""
 
     def tensors(self, data_type: str) -> TensorFile:
         """The tensors of a data type by its name."""
-        by_name = {"weights": self.weights, "activations": self.activations, "gradients": self.gradients, "updates": self.updates}
+        always = {"weights": self.weights, "activations": self.activations, "gradients": self.gradients, "updates": self.updates}
+        by_name = {**always, **self.optional}
         if data_type not in by_name:
             raise PicoError(f"data_type `{data_type}` is not stored in a snapshot", suggestion(data_type, by_name))
         return by_name[data_type]
@@ -163,6 +170,7 @@ def open_snapshot(folder: Path, step: int, split: str) -> Snapshot:
         updates=_captured(checkpoint, split, "updates", info),
         info=info,
         folder=checkpoint,
+        optional={name: _captured(checkpoint, split, name, info) for name in OPTIONAL},
     )
 
 

@@ -113,9 +113,56 @@ def test_first_order_motion_is_the_derivative_of_the_product(run: RunDirectory) 
 
 
 def test_gradient_of_the_circuit_is_undefined_unless_it_was_captured(run: RunDirectory) -> None:
-    piece = circuit("gradients").pieces(open_snapshot(run.checkpoint(0), 0, "train"))[0]
+    snapshot = open_snapshot(run.checkpoint(0), 0, "train")
+    piece = circuit("gradients").pieces(snapshot)[0]
     with pytest.raises(Undefined, match="exact gradient of the circuit was not captured"):
         _ = Matrix(piece.load).entries_MN
+    captured = torch.arange(4 * 32 * 32, dtype=torch.float32).reshape(4, 32, 32)
+    with_it = replace(snapshot, optional={"ov_gradients": TensorFile({"layers.1.ov_gradient": lambda: captured}, "")})
+    found = {piece.label: piece for piece in circuit("gradients").pieces(with_it)}
+    assert torch.equal(Matrix(found["ov_circuit", 1, 2].load).entries_MN, captured[2].double())
+    with pytest.raises(Undefined, match="was not captured"):
+        found["ov_circuit", 0, 0].load()
+
+
+def test_update_of_the_circuit_is_the_product_after_minus_the_product_before(run: RunDirectory) -> None:
+    snapshot = open_snapshot(run.checkpoint(0), 0, "train")
+    names = [f"layers.0.attention.{part}" for part in ("o_proj", "v_proj")]
+    output, value = (snapshot.weights[name].double() for name in names)
+    output_after, value_after = (snapshot.weights[name].double() + snapshot.updates[name].double() for name in names)
+    for piece in circuit("updates").pieces(snapshot)[:4]:
+        assert piece.head is not None and piece.beside is not None
+        rows, columns = slice(piece.head // 2 * 8, piece.head // 2 * 8 + 8), slice(piece.head * 8, piece.head * 8 + 8)
+        before = output[:, columns] @ value[rows]
+        expected = output_after[:, columns] @ value_after[rows] - before
+        torch.testing.assert_close(Matrix(piece.load).entries_MN, expected, rtol=1e-8, atol=1e-13)
+        torch.testing.assert_close(Matrix(piece.beside).entries_MN, before)
+
+
+def test_folded_circuit_is_the_circuit_of_the_normalised_stream(run: RunDirectory) -> None:
+    snapshot = open_snapshot(run.checkpoint(0), 0, "val")
+    gain = snapshot.weights["layers.0.attention_norm"].double()
+    plain, folded = circuit("weights").pieces(snapshot)[3], circuit("weights", fold_norm=True).pieces(snapshot)[3]
+    torch.testing.assert_close(Matrix(folded.load).entries_MN, Matrix(plain.load).entries_MN @ torch.diag(gain))
+    with pytest.raises(PicoError, match="fold_norm is defined for weights only"):
+        circuit("activations", fold_norm=True).pieces(snapshot)
+
+
+@pytest.mark.data
+def test_definition_pico_gives_what_the_original_computes(oracle: dict[str, Any], oracle_snapshot: Snapshot) -> None:
+    for data_type, truth in (
+        ("weights", "weights_value_times_output"),
+        ("activations", "activations"),
+        ("gradients", "gradients"),
+    ):
+        pieces = circuit(data_type, definition="pico").pieces(oracle_snapshot)
+        for piece, expected in zip(pieces, oracle[f"ov.expected.{truth}"], strict=True):
+            torch.testing.assert_close(Matrix(piece.load).entries_MN, expected, rtol=1e-12, atol=1e-13)
+    for piece, head in zip(circuit("weights", definition="pico").pieces(oracle_snapshot), oracle["heads"], strict=True):
+        matrix = Matrix(piece.load).entries_MN
+        nuclear, condition = metric_function("norm")(matrix, norm_type="nuclear"), metric_function("condition_number")(matrix)
+        assert nuclear == pytest.approx(head["nuclear_value_times_output_reference_convention"], rel=1e-9)
+        assert condition == pytest.approx(head["condition_number_reference_convention"], rel=1e-9)
 
 
 def test_layer_that_is_not_a_value_projection_is_an_error(run: RunDirectory) -> None:

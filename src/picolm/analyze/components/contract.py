@@ -19,9 +19,8 @@ from picolm.base.registry import Registry, checked_options
 from picolm.records.names import DATA_TYPES
 from picolm.records.snapshot import Snapshot
 
-COMPONENTS = Registry(
-    "component", builtin_modules=tuple(f"picolm.analyze.components.{name}" for name in ("simple", "ov_circuit"))
-)
+_ROOMS = ("simple", "ov_circuit", "qk_circuit", "residual", "swiglu", "embedding", "optimizer")
+COMPONENTS = Registry("component", builtin_modules=tuple(f"picolm.analyze.components.{name}" for name in _ROOMS))
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Piece:
     load: Callable[[], Tensor | Product]
     layer: int | None = None
     head: int | None = None
-    dtype: str = ""
-    """Stored type, where it is known without reading."""
+    beside: Callable[[], Tensor | Product] | None = None
+    """What it can be compared with in the same snapshot, such as the weight under an update."""
     note: str = ""
     """What a reader of the value must know."""
 

@@ -27,10 +27,19 @@ Needs = Literal["matrix", "singular_values", "pair", "decomposed", "decomposed_p
 """`matrix`, `singular_values` and `pair` hand over float64 tensors; `decomposed` and `decomposed_pair` hand over `Matrix`
 objects, from which a metric takes several shared things, such as the shape and the singular values."""
 
-METRICS = Registry(
-    "metric",
-    builtin_modules=tuple(f"picolm.analyze.metrics.{name}" for name in ("sparsity", "rank", "norms", "similarity")),
-)
+PartnerChoice = Literal["last", "previous", "beside"]
+"""What a comparing metric is compared with where the settings do not say: the last chosen step, the chosen step before, or
+what stands beside the matrix, such as the weight under an update."""
+
+ROWS_PERMUTED: Literal["rows permuted"] = "rows permuted"
+"""Null of a similarity: its mean over three fixed random orders of the partner's rows."""
+
+Null = Callable[..., float | None] | Literal["rows permuted"] | None
+"""Value for noise: a function of the shape (or both shapes) and the metric's options, `ROWS_PERMUTED`, or not known. A
+metric with a function is taken not to depend on scale: its null on a product of factors is found with Gaussian factors."""
+
+_ROOMS = ("sparsity", "rank", "norms", "similarity", "correlation", "geometry", "activity", "change")
+METRICS = Registry("metric", builtin_modules=tuple(f"picolm.analyze.metrics.{name}" for name in _ROOMS))
 
 F = TypeVar("F", bound=Callable[..., float])
 
@@ -44,8 +53,10 @@ class Traits:
     """Data types it is meant for."""
     bounds: tuple[float, float] | None = None
     """Smallest and largest possible value."""
-    null: Callable[..., float | None] | None = None
-    """Value for Gaussian noise, from the shape (or both shapes) and the metric's options; None where it is not known."""
+    null: Null = None
+    """What noise of the same shape gives."""
+    partner: PartnerChoice = "last"
+    """What it is compared with where the settings do not say."""
     estimator: Callable[..., str] | None = None
     """Name of the estimator, from the metric's options."""
     version: str = "1"
@@ -76,10 +87,6 @@ class Metric:
             raise Undefined(f"the result is not finite: {value}")
         return value
 
-    def null(self, *shapes: tuple[int, int]) -> float | None:
-        """What Gaussian noise of these shapes gives, where that is known."""
-        return None if self.traits.null is None else self.traits.null(*shapes, **self.options)
-
     def estimator(self, matrix: Matrix) -> str:
         """How the number was arrived at."""
         if self.traits.estimator is not None:
@@ -93,14 +100,15 @@ def metric(
     needs: Needs = "matrix",
     accepts: tuple[str, ...] = DATA_TYPES,
     bounds: tuple[float, float] | None = None,
-    null: Callable[..., float | None] | None = None,
+    null: Null = None,
+    partner: PartnerChoice = "last",
     estimator: Callable[..., str] | None = None,
     version: str = "1",
 ) -> Callable[[F], F]:
     """Decorator that registers a metric under `name`; the function stays a plain function."""
 
     def add(function: F) -> F:
-        vars(function)["traits"] = Traits(needs, accepts, bounds, null, estimator, version)
+        vars(function)["traits"] = Traits(needs, accepts, bounds, null, partner, estimator, version)
         return METRICS.register(name)(function)
 
     return add

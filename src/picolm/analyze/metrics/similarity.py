@@ -1,24 +1,18 @@
-"""How alike two sets of activations are. Rows are the same samples in both, columns are neurons, which may differ."""
+"""How alike two sets of activations are, by their kernels. Rows are the same samples in both; neurons may differ."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from picolm.analyze.matrix import Matrix, squared_inner_products
-from picolm.analyze.metrics.contract import metric
+from picolm.analyze.kernels import squared_inner_products, unbiased_hsic
+from picolm.analyze.matrix import Matrix
+from picolm.analyze.metrics.contract import ROWS_PERMUTED, metric
 from picolm.base.errors import Undefined
 
-Shape = tuple[int, int]
-
-
-def _cka_of_noise(x_shape: Shape, y_shape: Shape, *, debiased: bool) -> float:
-    """0 when debiased; else ≈ √(pq / ((n + p)(n + q))) for independent isotropic samples."""
-    (n, p), (_, q) = x_shape, y_shape
-    return 0.0 if debiased else math.sqrt(p * q / ((n + p) * (n + q)))
+NO_OWN_VARIANCE = "the unbiased estimate of a side's own variance is not positive"
 
 
 def _cka_estimator(*, debiased: bool) -> str:
@@ -30,7 +24,7 @@ def _cka_estimator(*, debiased: bool) -> str:
     needs="decomposed_pair",
     accepts=("activations",),
     bounds=(-1.0, 1.0),
-    null=_cka_of_noise,
+    null=ROWS_PERMUTED,
     estimator=_cka_estimator,
 )
 def cka(x: Matrix, y: Matrix, *, debiased: bool = False) -> float:
@@ -42,83 +36,50 @@ def cka(x: Matrix, y: Matrix, *, debiased: bool = False) -> float:
     Sources: Kornblith et al. (2019), Song et al. (2012), Murphy et al. (2024).
     """
     check_samples_match(x, y)
-    x_SM, y_SN = unit_scale(x.centred_SR), unit_scale(y.centred_SR)
-    if debiased:
-        own = unbiased_hsic(x_SM, x_SM) * unbiased_hsic(y_SN, y_SN)
-        if not own > 0:
-            raise Undefined("the unbiased estimate of a side's own variance is not positive")
-        return unbiased_hsic(x_SM, y_SN) / math.sqrt(own)
-    own = squared_inner_products(x_SM, x_SM) * squared_inner_products(y_SN, y_SN)
-    return squared_inner_products(x_SM, y_SN) / math.sqrt(own)
+    if not debiased:
+        return squared_inner_products(x.unit_SR, y.unit_SR) / math.sqrt(x.own_square * y.own_square)
+    cross = unbiased_hsic(x.unit_SR, y.unit_SR)
+    if not (x.own_hsic > 0 and y.own_hsic > 0):
+        raise Undefined(NO_OWN_VARIANCE)
+    return cross / math.sqrt(x.own_hsic * y.own_hsic)
 
 
-def unbiased_hsic(x_SM: Tensor, y_SN: Tensor) -> float:
-    """n(n − 3) times HSIC₁ of linear kernels, from centred samples, without a matrix of samples by samples.
+def _minibatch_estimator(*, batch_samples: int) -> str:
+    return f"unbiased HSIC averaged over batches of {batch_samples}"
 
-    ‖XᵀY‖² − n/(n − 2) Σ rᵢsᵢ + Σr Σs / ((n − 1)(n − 2)), r and s the squared lengths of the rows.
+
+@metric(
+    "minibatch_cka",
+    needs="decomposed_pair",
+    accepts=("activations",),
+    bounds=(-1.0, 1.0),
+    null=ROWS_PERMUTED,
+    estimator=_minibatch_estimator,
+)
+def minibatch_cka(x: Matrix, y: Matrix, *, batch_samples: int = 256) -> float:
+    """Debiased CKA whose three terms are averaged over batches of samples before they are divided once.
+
+    For data that does not fit in memory; an average of CKA values, or of biased terms, would be wrong. A last batch of
+    fewer than four samples is not used. Undefined with fewer than four samples, or where an averaged variance is not
+    positive. Source: Nguyen et al. (2021).
     """
-    n = x_SM.shape[0]
-    if n < 4:
-        raise Undefined(f"the unbiased estimate needs at least 4 samples, not {n}")
-    r_S, s_S = x_SM.square().sum(dim=1), y_SN.square().sum(dim=1)
-    correction = n / (n - 2) * float(r_S @ s_S) - float(r_S.sum() * s_S.sum()) / ((n - 1) * (n - 2))
-    return squared_inner_products(x_SM, y_SN) - correction
-
-
-class Canonical(NamedTuple):
-    """Canonical correlations, largest first, and the canonical directions of both sides in sample space."""
-
-    correlations_R: Tensor
-    x_directions_SR: Tensor
-    y_directions_SR: Tensor
-
-
-def canonical(x: Matrix, y: Matrix) -> Canonical:
-    """Canonical correlation analysis from orthonormal bases of the centred data; no covariance is inverted."""
     check_samples_match(x, y)
-    check_variance(x.centred_SR)
-    check_variance(y.centred_SR)
-    x_SR, y_SR = x.basis.directions_SR, y.basis.directions_SR
-    left_RR, correlations_R, right_RR = torch.linalg.svd(x_SR.T @ y_SR, full_matrices=False)
-    return Canonical(correlations_R.clamp(max=1.0), x_SR @ left_RR, y_SR @ right_RR.T)
+    if batch_samples < 4:
+        raise Undefined(f"the unbiased estimate needs batches of at least 4 samples, not {batch_samples}")
+    batches = zip(torch.split(x.unit_SR, batch_samples), torch.split(y.unit_SR, batch_samples), strict=True)
+    terms = [_hsic_terms(x_BM, y_BN) for x_BM, y_BN in batches if x_BM.shape[0] >= 4]
+    if not terms:
+        raise Undefined(f"the unbiased estimate needs at least 4 samples, not {x.shape[0]}")
+    cross, own_x, own_y = torch.tensor(terms, dtype=torch.float64).mean(dim=0).tolist()
+    if not (own_x > 0 and own_y > 0):
+        raise Undefined(NO_OWN_VARIANCE)
+    return float(cross / math.sqrt(own_x * own_y))
 
 
-@metric("cca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0))
-def cca(x: Matrix, y: Matrix) -> float:
-    """Mean canonical correlation.
-
-    Invariant under any invertible linear map of either side. With samples not well above neurons it tends to 1 for
-    unrelated data. Directions below the rank tolerance are dropped. Source: Hotelling (1936).
-    """
-    return float(canonical(x, y).correlations_R.mean())
-
-
-@metric("pwcca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0))
-def pwcca(x: Matrix, y: Matrix, *, direction: Literal["lower_rank", "x", "y"] = "lower_rank") -> float:
-    """Canonical correlations weighted by how much of one side's neurons each canonical direction h accounts for.
-
-    Σ αᵢ ρᵢ with αᵢ ∝ Σⱼ |⟨hᵢ, neuronⱼ⟩|. The weights come from one side: `x` this one, `y` the one compared with,
-    `lower_rank` (default, x on a tie) the side with fewer directions. Undefined where a side has no variance.
-    Source: Morcos et al. (2018).
-    """
-    found = canonical(x, y)
-    from_x = direction == "x" or (direction == "lower_rank" and x.basis.sigma_R.numel() <= y.basis.sigma_R.numel())
-    directions_SR = found.x_directions_SR if from_x else found.y_directions_SR
-    neurons_SN = x.centred_SN if from_x else y.centred_SN
-    weight_R = (directions_SR.T @ unit_scale(neurons_SN)).abs().sum(dim=1)
-    return float(weight_R @ found.correlations_R / weight_R.sum())
-
-
-def unit_scale(centred_SN: Tensor) -> Tensor:
-    """The samples divided by their largest magnitude, so that fourth powers neither overflow nor vanish."""
-    check_variance(centred_SN)
-    return centred_SN / centred_SN.abs().max()
-
-
-def check_variance(centred_SN: Tensor) -> None:
-    """Undefined if every neuron is constant."""
-    if not centred_SN.any():
-        raise Undefined("one side has no variance")
+def _hsic_terms(x_BM: Tensor, y_BN: Tensor) -> tuple[float, float, float]:
+    x_BM, y_BN = x_BM - x_BM.mean(dim=0), y_BN - y_BN.mean(dim=0)
+    scale = x_BM.shape[0] * (x_BM.shape[0] - 3)
+    return unbiased_hsic(x_BM, y_BN) / scale, unbiased_hsic(x_BM, x_BM) / scale, unbiased_hsic(y_BN, y_BN) / scale
 
 
 def check_samples_match(x: Matrix, y: Matrix) -> None:

@@ -1,0 +1,110 @@
+"""Where snapshots come from: a run folder of ours or of the original trainer, seen the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from picolm.base.errors import PicoError
+from picolm.records.manifest import Manifest, read_manifest, verify
+from picolm.records.rundir import CheckpointFolder, RunDirectory
+from picolm.records.snapshot import Snapshot, open_snapshot
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, as far as measuring needs it."""
+
+    run: str
+    step: int
+    snapshot: Callable[[str], Snapshot]
+    """Split -> snapshot."""
+    hashes: Callable[[str, tuple[str, ...]], list[str]]
+    """Split and data types -> hashes of what they are read from."""
+    verify: Callable[[tuple[str, ...]], None]
+    """Data types -> PicoError if a file they are read from is damaged."""
+    variant: str = ""
+    seed: int | None = None
+    tokens: int | None = None
+
+
+class Source(Protocol):
+    """A run that can be analysed."""
+
+    @property
+    def name(self) -> str: ...
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        ...
+
+    def open_step(self, number: int) -> Step:
+        """One of them."""
+        ...
+
+    def analysis(self, name: str) -> Path:
+        """Folder of the rows of an analysis."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A run folder of ours."""
+
+    run: RunDirectory
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    def steps(self) -> list[int]:
+        return self.run.steps()
+
+    def analysis(self, name: str) -> Path:
+        return self.run.analysis(name)
+
+    def open_step(self, number: int) -> Step:
+        identity = self.run.identity()
+        folder = self.run.checkpoint(number)
+        manifest = read_manifest(folder)
+        return Step(
+            run=self.run.name,
+            step=number,
+            snapshot=cache(lambda split: open_snapshot(folder, number, split or "val")),
+            hashes=lambda split, data_types: stored_hashes(manifest, split, data_types),
+            verify=cache(lambda data_types: _verify(folder, data_types)),
+            variant=str(identity.get("variant") or ""),
+            seed=_seed(identity),
+            tokens=manifest.tokens,
+        )
+
+
+def open_source(path: Path) -> Source:
+    """The run in a folder; PicoError if there is none."""
+    run = RunDirectory(path)
+    if run.identity_file.is_file():
+        return FolderSource(run)
+    run.identity()  # says that it is no run folder, and which is near
+    raise PicoError(f"{path} is not a run folder")
+
+
+def stored_hashes(manifest: Manifest, split: str, data_types: tuple[str, ...]) -> list[str]:
+    """SHA-256 of the files that tensors of these types are read from; `absent` where there is none."""
+    inside = CheckpointFolder(Path())
+    files = {name: record.sha256 for records in manifest.parts.values() for name, record in records.items()}
+    wanted = [inside.layout, inside.dynamics_info(split)] if split else [inside.layout]
+    for data_type in data_types:
+        wanted.append(inside.weights if data_type == "weights" else inside.dynamics_tensors(split, data_type))
+    return [files.get(path.as_posix(), "absent") for path in wanted]
+
+
+def _verify(folder: Path, data_types: tuple[str, ...]) -> None:
+    verify(folder, parts=["weights"] if set(data_types) == {"weights"} else ["weights", "learning_dynamics"])
+
+
+def _seed(identity: dict[str, Any]) -> int | None:
+    seed = identity.get("seed")
+    return int(seed) if isinstance(seed, int) else None
