@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from picolm.data.contract import TokenSource
     from picolm.evaluate.scorer import Scorer, Tokenizer
 
+_BUILTIN = ("perplexity", "minimal_pairs", "choice", "hellaswag", "arc", "truthfulqa", "paloma")
 EVALUATIONS = Registry(
     "evaluation",
-    builtin_modules=tuple(f"picolm.evaluate.{name}" for name in ("perplexity", "minimal_pairs", "paloma")),
+    builtin_modules=tuple(f"picolm.evaluate.{name}" for name in _BUILTIN),
 )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from picolm.base.errors import PicoError
 from picolm.data.contract import open_source
 from picolm.evaluate.contract import Given
-from picolm.evaluate.files import data_files, hash_of_files, read_jsonl
+from picolm.evaluate.files import data_files, hash_of_files, read_records
 
 if TYPE_CHECKING:
     from picolm.data.contract import TokenRows
@@ -97,11 +97,11 @@ def open_documents(data: str | None, *, split: str, text_field: str, limit: int 
 
 
 def _open_texts(path: Path, text_field: str, limit: int | None, given: Given) -> TextDocuments:
-    files = data_files(path)
+    files = data_files(str(path))
     texts: list[tuple[str, str]] = []
     for file in files:
-        records = list(read_jsonl(file, {text_field: str}))[:limit]
-        texts += [(file.stem, record[text_field]) for record in records if record[text_field]]
+        records = list(read_records(file, {text_field: str}))[:limit]
+        texts += [(file.stem, record.values[text_field]) for record in records if record.values[text_field]]
     if not texts:
         raise PicoError(f"data: {path} holds only empty texts")
     return TextDocuments(texts, hash_of_files(files), given)

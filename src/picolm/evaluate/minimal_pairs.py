@@ -16,8 +16,8 @@ from pydantic import PositiveInt
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.estimates import Estimate, mean_of
-from picolm.evaluate.files import data_files, hash_of_files, read_jsonl
-from picolm.evaluate.scorer import Scorer, encode_continuations
+from picolm.evaluate.files import data_files, hash_of_files, read_records
+from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 
 
@@ -47,16 +47,19 @@ class MinimalPairs(Evaluation):
         self._data_hash = ""
 
     def check(self, given: Given) -> None:
-        files = data_files(Path(self._data).expanduser())
+        files = data_files(self._data)
         self._pairs = limited([pair for file in files for pair in read_pairs(file)], self._limit)
         self._data_hash = hash_of_files(files)
         if given.tokenizer is not None and given.max_seq_len is not None:
             self._check_lengths(given.tokenizer.encode_batch(self._sentences), given.max_seq_len)
 
     def run(self, scorer: Scorer) -> list[Score]:
-        sequences = [each.sequence for each in encode_continuations(scorer, [("", text) for text in self._sentences])]
-        log_probs_PS = scorer.log_probs(sequences).reshape(-1, 2)
+        log_probs_PS = self.log_probs(scorer)
         return scores_of_pairs(self._pairs, log_probs_PS[:, 0] - log_probs_PS[:, 1])
+
+    def log_probs(self, scorer: Scorer) -> NDArray[np.float64]:
+        """(pairs, 2): log p(good) and log p(bad) of each pair, in the order of the data."""
+        return scorer.text_log_probs(self._sentences).reshape(-1, 2)
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         return {
@@ -80,7 +83,7 @@ class MinimalPairs(Evaluation):
 
 def read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of a JSONL file; without `UID` the file's name is the paradigm."""
-    for record in read_jsonl(path, {"sentence_good": str, "sentence_bad": str}):
+    for record, _ in read_records(path, {"sentence_good": str, "sentence_bad": str}):
         yield Pair(
             good=record["sentence_good"],
             bad=record["sentence_bad"],

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
-from picolm.evaluate.perplexity import Perplexity
+from picolm.evaluate.perplexity import Perplexity, scores_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 
@@ -43,7 +43,7 @@ class Paloma(Evaluation):
         self._perplexity.check(given)
 
     def run(self, scorer: Scorer) -> list[Score]:
-        return self._perplexity.run_with_window(scorer, min(self._max_length, scorer.max_seq_len))
+        return scores_of(self._perplexity.tallies(scorer, min(self._max_length, scorer.max_seq_len)))
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         window = min(self._max_length, scorer.max_seq_len)

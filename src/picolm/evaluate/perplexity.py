@@ -62,10 +62,10 @@ class Perplexity(Evaluation):
         )
 
     def run(self, scorer: Scorer) -> list[Score]:
-        return self.run_with_window(scorer, self._window_for(scorer))
+        return scores_of(self.tallies(scorer, self._window_for(scorer)))
 
-    def run_with_window(self, scorer: Scorer, window: int) -> list[Score]:
-        """The scores with this many tokens per window instead of the evaluation's own."""
+    def tallies(self, scorer: Scorer, window: int) -> dict[str, Tally]:
+        """Loss, tokens and bytes of every document, by domain, in the order of the data."""
         tallies: dict[str, Tally] = {}
         for chunk in self._checked_documents.chunks(scorer):
             windows = [list(windows_of(document.tokens, window, self._stride or window)) for document in chunk]
@@ -75,7 +75,7 @@ class Perplexity(Evaluation):
             for document, log_prob in zip(chunk, sums, strict=True):
                 tally = tallies.setdefault(document.domain, Tally())
                 tally.add(-float(log_prob), len(document.tokens) - 1, document.bytes)
-        return scores_of(tallies)
+        return tallies
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         window = self._window_for(scorer)

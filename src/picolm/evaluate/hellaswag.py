@@ -1,0 +1,61 @@
+"""HellaSwag: which of four endings continues a scene? Source: Zellers et al. (2019); prompt as in lm-eval's task `hellaswag`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import PositiveInt
+
+from picolm.evaluate.choice import Item, Items, choice_scores, number_of, preprocessed_item, text_of, texts_of
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.files import Record
+from picolm.evaluate.scorer import Scorer
+from picolm.records.evaluation import Score
+
+
+@EVALUATIONS.register("hellaswag")
+class HellaSwag(Evaluation):
+    """Accuracy in choosing the ending of a scene out of four, by likelihood."""
+
+    def __init__(
+        self,
+        *,
+        data: str = "Rowan/hellaswag",
+        split: str = "validation",
+        delimiter: str = " ",
+        limit: PositiveInt | None = None,
+    ) -> None:
+        """`data`: records in the original form or preprocessed (`query`, `choices`, `gold`): a file, a folder or a Hub name.
+
+        `delimiter`: text between scene and ending. `limit`: items used, from the start.
+        """
+        self.items = Items(data, split, "", delimiter, limit, hellaswag_item)
+
+    def check(self, given: Given) -> None:
+        self.items.load(given)
+
+    def run(self, scorer: Scorer) -> list[Score]:
+        return choice_scores(*self.items.answer(scorer))
+
+    def settings(self, scorer: Scorer) -> dict[str, Any]:
+        return self.items.settings("{activity_label}: {ctx_a} {Ctx_b}")
+
+
+def hellaswag_item(record: Record) -> Item:
+    """An item in the original form, cleaned up, or a preprocessed one as it is."""
+    if isinstance(record.values, dict) and "query" in record.values:
+        return preprocessed_item(record)
+    scene = f"{text_of(record, 'ctx_a')} {text_of(record, 'ctx_b').capitalize()}"
+    return Item(
+        context=without_markup(f"{text_of(record, 'activity_label')}: {scene}"),
+        choices=tuple(without_markup(ending) for ending in texts_of(record, "endings")),
+        correct=(number_of(record, "label"),),
+        group=str(record.values.get("source_id", "")).partition("~")[0],
+    )
+
+
+def without_markup(text: str) -> str:
+    """The text without the bracketed marks of WikiHow: a title becomes a full stop, others vanish."""
+    with_stops = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", with_stops).replace("  ", " ")

@@ -1,0 +1,155 @@
+"""The native scores are those of lm-eval itself, item by item, for its built-in definitions of the tasks on local data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from lm_eval_reference import built_in_task, lm_eval_samples, log_likelihoods, wrapped
+
+from picolm.data.tokenizer import TextTokenizer, train_tokenizer
+from picolm.evaluate.arc import ArcEasy
+from picolm.evaluate.contract import Given
+from picolm.evaluate.hellaswag import HellaSwag
+from picolm.evaluate.minimal_pairs import MinimalPairs
+from picolm.evaluate.perplexity import Perplexity
+from picolm.evaluate.scorer import Scorer
+from picolm.evaluate.truthfulqa import TruthfulQA
+from picolm.model.contract import LanguageModel, build_model, save_model
+from picolm.model.decoder import DecoderConfig
+
+pytestmark = pytest.mark.data
+
+
+class Trained(NamedTuple):
+    """A small trained model three ways: ours, and in lm-eval's hands; with its tokenizer."""
+
+    model: LanguageModel
+    lm_eval: Any
+    tokenizer: TextTokenizer
+
+
+@pytest.fixture(scope="module")
+def trained(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    pytest.importorskip("lm_eval")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("trained")
+    texts = [json.loads(line)["text"] for line in (test_data / "data/corpus_books/validation.jsonl").open(encoding="utf-8")]
+    tokenizer = train_tokenizer(iter(texts), folder / "tokenizer.json", vocab_size=2048)
+    config = DecoderConfig(
+        vocab_size=2048,
+        max_seq_len=384,
+        d_model=32,
+        n_layers=2,
+        attention_n_heads=4,
+        attention_n_kv_heads=2,
+        activation_hidden_dim=64,
+    )
+    model = build_model(config, torch.Generator().manual_seed(0))
+    train_briefly(model, torch.from_numpy(np.concatenate(tokenizer.encode_batch(texts)).astype(np.int64)))
+    save_model(model, folder / "model")
+    hugging_face = transformers.LlamaForCausalLM.from_pretrained(folder / "model")
+    yield Trained(model, wrapped(hugging_face, folder / "tokenizer.json"), tokenizer)
+
+
+def train_briefly(model: LanguageModel, tokens: torch.Tensor) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        starts = torch.randint(0, len(tokens) - 65, (16,), generator=generator)
+        rows_BT = torch.stack([tokens[start : start + 65] for start in starts])
+        (model.loss_sum(rows_BT[:, :-1], rows_BT[:, 1:]) / 1024).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def check_items(ours: Sequence[Sequence[float]], theirs: Sequence[dict[str, Any]]) -> None:
+    assert len(ours) == len(theirs) > 0
+    for mine, sample in zip(ours, theirs, strict=True):
+        assert list(mine) == pytest.approx(log_likelihoods(sample), rel=1e-6)
+
+
+def given(trained: Trained) -> Given:
+    return Given(None, trained.tokenizer, trained.model.max_seq_len)
+
+
+@pytest.mark.parametrize("paradigm", ["passive_1", "principle_A_case_2", "only_npi_scope", "wh_island"])
+def test_blimp(trained, test_data, paradigm):
+    data = test_data / f"data/blimp/{paradigm}.jsonl"
+    theirs = lm_eval_samples(trained.lm_eval, built_in_task(f"blimp/{paradigm}.yaml", data), limit=120)
+    evaluation = MinimalPairs(data=str(data), delimiter=" ", limit=120)
+    evaluation.check(given(trained))
+    with Scorer(trained.model, trained.tokenizer) as scorer:
+        check_items(evaluation.log_probs(scorer), theirs)
+        accuracy = next(score for score in evaluation.run(scorer) if score.measure == "accuracy")
+    ties = sum(sample["doc"]["sentence_good"] == sample["doc"]["sentence_bad"] for sample in theirs)
+    assert accuracy.value == pytest.approx((sum(sample["acc"] for sample in theirs) - ties) / 120)
+
+
+def test_hellaswag_in_its_original_form(trained, test_data):
+    data = test_data / "data/hellaswag/val_sample_1000_original.jsonl"
+    theirs = lm_eval_samples(trained.lm_eval, built_in_task("hellaswag/hellaswag.yaml", data))
+    evaluation = HellaSwag(data=str(data))
+    evaluation.check(given(trained))
+    with Scorer(trained.model, trained.tokenizer) as scorer:
+        answers, _ = evaluation.items.answer(scorer)
+        scores = {(score.group, score.measure): score for score in evaluation.run(scorer)}
+    check_items([answer.log_probs for answer in answers], theirs)
+    assert scores["all", "accuracy"].value == pytest.approx(np.mean([sample["acc"] for sample in theirs]))
+    assert scores["all", "accuracy_per_character"].value == pytest.approx(np.mean([sample["acc_norm"] for sample in theirs]))
+    assert scores["all", "accuracy"].n == 1000 and scores["all", "accuracy"].baseline == 0.25
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_arc_easy(trained, test_data, split):
+    data = test_data / f"data/arc_easy/{split}.jsonl"
+    theirs = lm_eval_samples(trained.lm_eval, built_in_task("arc/arc_easy.yaml", data), limit=570)
+    evaluation = ArcEasy(data=str(data), limit=570)
+    evaluation.check(given(trained))
+    with Scorer(trained.model, trained.tokenizer) as scorer:
+        answers, _ = evaluation.items.answer(scorer)
+        scores = {score.measure: score for score in evaluation.run(scorer)}
+    check_items([answer.log_probs for answer in answers], theirs)
+    assert scores["accuracy"].value == pytest.approx(np.mean([sample["acc"] for sample in theirs]))
+    assert scores["accuracy_per_character"].value == pytest.approx(np.mean([sample["acc_norm"] for sample in theirs]))
+
+
+def test_truthfulqa_both_ways(trained, test_data, tmp_path):
+    source = test_data / "data/truthfulqa/mc_task.json"
+    questions = json.loads(source.read_text(encoding="utf-8"))[:150]
+    data = tmp_path / "as_on_the_hub.jsonl"
+    with data.open("w", encoding="utf-8") as file:
+        for question in questions:
+            for kind in ("mc1_targets", "mc2_targets"):
+                question[kind] = {"choices": list(question[kind]), "labels": list(question[kind].values())}
+            file.write(json.dumps(question) + "\n")
+    mc1 = lm_eval_samples(trained.lm_eval, built_in_task("truthfulqa/truthfulqa_mc1.yaml", data))
+    mc2 = lm_eval_samples(trained.lm_eval, built_in_task("truthfulqa/truthfulqa_mc2.yaml", data))
+    for place in (source, data):
+        evaluation = TruthfulQA(data=str(place), limit=150)
+        evaluation.check(given(trained))
+        with Scorer(trained.model, trained.tokenizer) as scorer:
+            check_items([answer.log_probs for answer in evaluation.mc1.answer(scorer)[0]], mc1)
+            check_items([answer.log_probs for answer in evaluation.mc2.answer(scorer)[0]], mc2)
+            scores = {score.measure: score.value for score in evaluation.run(scorer)}
+        assert scores["accuracy"] == pytest.approx(np.mean([sample["acc"] for sample in mc1]))
+        assert scores["probability_of_true"] == pytest.approx(np.mean([sample["acc"] for sample in mc2]), rel=1e-6)
+
+
+def test_rolling_perplexity(trained, test_data):
+    data = test_data / "data/ppl_domains/val/gum_court.jsonl"
+    task = built_in_task("paloma/_paloma_template", data, task="paloma_local")
+    theirs = lm_eval_samples(trained.lm_eval, task)
+    evaluation = Perplexity(data=str(data))
+    evaluation.check(given(trained))
+    with Scorer(trained.model, trained.tokenizer) as scorer:
+        (tally,) = evaluation.tallies(scorer, scorer.max_seq_len).values()
+        bits = next(score for score in evaluation.run(scorer) if score.measure == "bits_per_byte")
+    check_items([[-loss] for loss in tally.losses], theirs)
+    sums, sizes = zip(*[sample["bits_per_byte"] for sample in theirs], strict=True)
+    assert bits.value == pytest.approx(-sum(sums) / sum(sizes) / np.log(2), rel=1e-6)
