@@ -29,7 +29,7 @@ def test_rows_are_labelled_with_all_that_is_needed_to_believe_them(run: RunDirec
     row = rows.iloc[0]
     assert (row.run, row.seed, row.step, row.tokens, row.split) == ("small", 7, 0, 0, "")
     assert (row.component, row.part, row.layer, row.metric, row.options) == ("simple", "swiglu.w_2", 0, "per", "{}")
-    assert (row.n, row["dtype"], row.estimator) == (32, "float32", "svd")
+    assert (row.n, row["dtype"], row.estimator) == (32, "float32", "eigenvalues")
     assert row.null == pytest.approx(row.value, abs=0.05)
 
 
@@ -143,7 +143,7 @@ def test_damaged_checkpoint_is_refused_by_name(run: RunDirectory) -> None:
 def test_snapshots_are_opened_once_and_one_decomposition_serves_all(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[int, str]] = []
     decomposed = []
-    real_open, real_svd = source.open_snapshot, torch.linalg.svdvals
+    real_open, real_svd, real_eigen = source.open_snapshot, torch.linalg.svdvals, torch.linalg.eigvalsh
 
     def counting_open(folder: Any, step: int, split: str) -> Any:
         opened.append((step, split))
@@ -151,6 +151,7 @@ def test_snapshots_are_opened_once_and_one_decomposition_serves_all(run: RunDire
 
     monkeypatch.setattr(source, "open_snapshot", counting_open)
     monkeypatch.setattr(torch.linalg, "svdvals", lambda matrix: decomposed.append(0) or real_svd(matrix))
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda matrix: decomposed.append(0) or real_eigen(matrix))
     monkeypatch.setattr(engine, "usable_cores", lambda: 1)
     null._of_gaussian_product.cache_clear()
     metrics = ["per", "effective_rank", "condition_number", {"norm": {"norm_type": "nuclear"}}]

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from picolm.analyze.decompositions import (
+    FLOAT32_EPSILON,
+    Directions,
+    Product,
+    Spectrum,
+    basis_of_full_rank,
+    decompose,
+    rank_tolerance,
+    spectrum,
+    spectrum_of_product,
+)
 from picolm.analyze.kernels import squared_inner_products, unbiased_hsic
 from picolm.base.errors import Undefined
 
-FLOAT32_EPSILON = 2.0**-23
-"""Relative spacing of the numbers training works with: the unit of the rank tolerance."""
-
-
 LARGEST = 2**28
 """Entries a matrix may have to be written out in float64: 2 GB."""
-
-
-class Product(NamedTuple):
-    """A matrix kept as left times right, with few columns in between: a circuit of one head, for example."""
-
-    left_MR: Tensor
-    right_RN: Tensor
-
-
-class Basis(NamedTuple):
-    """Orthonormal directions of a matrix's columns (samples by rank) and their singular values, above the rank tolerance."""
-
-    directions_SR: Tensor
-    sigma_R: Tensor
 
 
 class Matrix:
@@ -82,27 +74,22 @@ class Matrix:
             exact = self.entries_MN.abs().flatten().numpy()
         return torch.from_numpy(numpy.sort(exact)).double()
 
-    @cached_property
+    @property
     def singular_values_R(self) -> Tensor:
-        """All min(rows, columns) singular values, largest first.
-
-        Of a product they come from the small matrix between the two triangles of thin QR decompositions; those beyond
-        its inner width are exactly zero.
-        """
-        if not self.is_product_of_fewer_columns:
-            return _singular_values(self.entries_MN)
-        assert isinstance(self.stored, Product)
-        left_RR = torch.linalg.qr(self.stored.left_MR, mode="r").R
-        right_RR = torch.linalg.qr(self.stored.right_RN.T, mode="r").R
-        sigma_R = torch.zeros(min(self.shape), dtype=torch.float64)
-        inner_R = _singular_values(left_RR @ right_RR.T)
-        sigma_R[: inner_R.numel()] = inner_R
-        return sigma_R
+        """All min(rows, columns) singular values, largest first."""
+        return self._spectrum.sigma_R
 
     @property
     def decomposition(self) -> str:
         """How the singular values were computed."""
-        return "svd of factors" if self.is_product_of_fewer_columns else "svd"
+        return self._spectrum.how
+
+    @cached_property
+    def _spectrum(self) -> Spectrum:
+        if not self.is_product_of_fewer_columns:
+            return spectrum(self.entries_MN)
+        assert isinstance(self.stored, Product)
+        return spectrum_of_product(self.stored)
 
     @cached_property
     def centred_SR(self) -> Tensor:
@@ -137,11 +124,20 @@ class Matrix:
         return unbiased_hsic(self.unit_SR, self.unit_SR)
 
     @cached_property
-    def basis(self) -> Basis:
+    def basis_SR(self) -> Tensor:
         """Orthonormal basis of the centred columns; directions below the rank tolerance are dropped."""
-        directions_SR, sigma_R, _ = _decompose(self.centred_SR)
+        if "principal" not in vars(self):
+            basis_SR = basis_of_full_rank(self.centred_SR, max(self.shape) * FLOAT32_EPSILON)
+            if basis_SR is not None:
+                return basis_SR
+        return self.principal.directions_SR
+
+    @cached_property
+    def principal(self) -> Directions:
+        """Principal directions of the centred columns, those below the rank tolerance dropped."""
+        directions_SR, sigma_R = decompose(self.centred_SR)
         kept_R = sigma_R > rank_tolerance(sigma_R, self.shape)
-        return Basis(directions_SR[:, kept_R], sigma_R[kept_R])
+        return Directions(directions_SR[:, kept_R], sigma_R[kept_R])
 
     @cached_property
     def rank(self) -> int:
@@ -153,25 +149,20 @@ class Matrix:
         """The same matrix with its rows in an order drawn from `seed`; what is known already is carried along."""
         order = torch.randperm(self.shape[0], generator=torch.Generator().manual_seed(seed))
         permuted = Matrix(lambda: _with_rows(self.stored, order))
-        for name in ("entries_MN", "centred_SN", "centred_SR", "unit_SR"):
+        for name in ("entries_MN", "centred_SN", "centred_SR", "unit_SR", "basis_SR"):
             if name in vars(self):
                 vars(permuted)[name] = vars(self)[name][order]
         for name in ("own_square", "own_hsic"):
             if name in vars(self):
                 vars(permuted)[name] = vars(self)[name]
-        if "basis" in vars(self):
-            vars(permuted)["basis"] = Basis(self.basis.directions_SR[order], self.basis.sigma_R)
+        if "principal" in vars(self):
+            vars(permuted)["principal"] = Directions(self.principal.directions_SR[order], self.principal.sigma_R)
         return permuted
 
     def forget_entries(self) -> None:
         """Drop what is large and can be read again; decompositions are kept."""
         for name in ("stored", "entries_MN", "magnitudes_ascending", "centred_SN"):
             vars(self).pop(name, None)
-
-
-def rank_tolerance(sigma_R: Tensor, shape: tuple[int, int]) -> float:
-    """max(rows, columns) x 2^-23 x largest singular value: below it float32 data cannot tell a direction from rounding."""
-    return float(max(shape) * FLOAT32_EPSILON * sigma_R.max()) if sigma_R.numel() else 0.0
 
 
 def _with_rows(stored: Tensor | Product, order: Tensor) -> Tensor | Product:
@@ -191,17 +182,4 @@ def _centred(entries_SN: Tensor) -> Tensor:
     return torch.where(centred_SN.abs().amax(dim=0) > rounding_N, centred_SN, 0.0)
 
 
-def _singular_values(entries_MN: Tensor) -> Tensor:
-    try:
-        sigma_R: Tensor = torch.linalg.svdvals(entries_MN)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise Undefined("the singular value decomposition did not converge") from error
-    return sigma_R
-
-
-def _decompose(entries_MN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    try:
-        left_MR, sigma_R, right_RN = torch.linalg.svd(entries_MN, full_matrices=False)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise Undefined("the singular value decomposition did not converge") from error
-    return left_MR, sigma_R, right_RN
+__all__ = ["Matrix", "Product"]

@@ -14,6 +14,9 @@ from picolm.base.errors import Undefined
 DRAWS = 3
 """Random draws behind a null that has no closed form. Their seeds are fixed: the null of the same input is always the same."""
 
+ENOUGH_ROWS = 512
+"""Rows from which one random order is as good as several: the null of a similarity then hardly depends on the order."""
+
 
 def null_value(metric: Metric, matrix: Matrix, partner: Matrix | None) -> float | None:
     """The null of a metric for this input; None where it is not known."""
@@ -23,7 +26,8 @@ def null_value(metric: Metric, matrix: Matrix, partner: Matrix | None) -> float 
     try:
         if null == ROWS_PERMUTED:
             assert partner is not None, metric.name
-            return _mean([metric.value(matrix, partner.rows_permuted(seed)) for seed in range(DRAWS)])
+            draws = 1 if matrix.shape[0] >= ENOUGH_ROWS else DRAWS
+            return _mean([metric.value(matrix, partner.rows_permuted(seed)) for seed in range(draws)])
         assert callable(null)
         if partner is None and isinstance(matrix.stored, Product):
             options = json.dumps(metric.options, sort_keys=True)

@@ -32,7 +32,7 @@ PartnerChoice = Literal["last", "previous", "beside"]
 what stands beside the matrix, such as the weight under an update."""
 
 ROWS_PERMUTED: Literal["rows permuted"] = "rows permuted"
-"""Null of a similarity: its mean over three fixed random orders of the partner's rows."""
+"""Null of a similarity: its mean over fixed random orders of the partner's rows (three; one of 512 rows or more)."""
 
 Null = Callable[..., float | None] | Literal["rows permuted"] | None
 """Value for noise: a function of the shape (or both shapes) and the metric's options, `ROWS_PERMUTED`, or not known. A

@@ -32,7 +32,7 @@ def canonical(x: Matrix, y: Matrix) -> Canonical:
 def _directions(side: Matrix) -> Tensor:
     if not side.centred_SR.any():
         raise Undefined("one side has no variance")
-    return side.basis.directions_SR
+    return side.basis_SR
 
 
 @metric("cca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0), null=ROWS_PERMUTED)
@@ -54,7 +54,7 @@ def pwcca(x: Matrix, y: Matrix, *, direction: Literal["lower_rank", "x", "y"] = 
     Source: Morcos et al. (2018).
     """
     found = canonical(x, y)
-    from_x = direction == "x" or (direction == "lower_rank" and x.basis.sigma_R.numel() <= y.basis.sigma_R.numel())
+    from_x = direction == "x" or (direction == "lower_rank" and x.basis_SR.shape[1] <= y.basis_SR.shape[1])
     directions_SR = found.x_directions_SR if from_x else found.y_directions_SR
     neurons_SN = x.centred_SN if from_x else y.centred_SN
     weight_R = (directions_SR.T @ (neurons_SN / neurons_SN.abs().max())).abs().sum(dim=1)
@@ -76,7 +76,9 @@ def svcca(x: Matrix, y: Matrix, *, variance_share: float = 0.99) -> float:
 
 
 def _leading_directions(side: Matrix, variance_share: float) -> Tensor:
-    directions_SR, sigma_R = _directions(side), side.basis.sigma_R
+    if not side.centred_SR.any():
+        raise Undefined("one side has no variance")
+    directions_SR, sigma_R = side.principal
     held_R = (sigma_R / sigma_R[0]).square().cumsum(0)
     enough_R = held_R >= variance_share * held_R[-1] * (1 - 1e-12)  # a share of 1 keeps all in spite of rounding
     return directions_SR[:, : int(enough_R.int().argmax()) + 1]

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from picolm.analyze.decompositions import rank_tolerance
 from picolm.analyze.kernels import squared_inner_products
-from picolm.analyze.matrix import Matrix, rank_tolerance
+from picolm.analyze.matrix import Matrix
 from picolm.analyze.metrics.contract import metric
 from picolm.analyze.metrics.noise import effective_rank_of_noise, per_of_noise
 from picolm.base.errors import Undefined
