@@ -94,8 +94,8 @@ def _tell(data: PreparedData, as_json: bool) -> None:
         _print_json(_summary(data))
     for split, facts in manifest["splits"].items():
         say(
-            f"{split}: {facts['documents']:,} documents, {facts['tokens']:,} tokens -> {facts['rows']:,} rows of {data.row_length} "
-            f"in {len(facts['shards'])} shard(s), {facts['tokens_dropped']:,} tokens dropped at the end"
+            f"{split}: {facts['documents']:,} documents, {facts['tokens']:,} tokens -> {facts['rows']:,} rows of "
+            f"{data.row_length} in {len(facts['shards'])} shard(s), {facts['tokens_dropped']:,} tokens dropped at the end"
         )
     inside = manifest["counts"]["end_of_text_in_text"] if "counts" in manifest else 0
     if inside:

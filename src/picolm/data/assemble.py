@@ -94,7 +94,10 @@ class Assembly:
             else:
                 stream = numpy.concatenate([rest, *self._documents(bounds[number], bounds[number + 1])])
                 count = len(stream) // self.row_length
-                cut, rest = stream[: count * self.row_length].reshape(count, -1), stream[count * self.row_length :].copy()
+                cut, rest = (
+                    stream[: count * self.row_length].reshape(count, self.row_length),
+                    stream[count * self.row_length :].copy(),
+                )
                 positions = self.positions(numpy.arange(first, first + count), rows)
                 order = numpy.argsort(positions)
                 bucket.write(cut[order], positions[order], rest)

@@ -60,6 +60,11 @@ def expand_sources(names: Sequence[str], split: str) -> list[SourceFile]:
     files: list[SourceFile] = []
     for name in names:
         files += _expand(name, split)
+    return refuse_doubles(files)
+
+
+def refuse_doubles(files: list[SourceFile]) -> list[SourceFile]:
+    """The files, if each is there once; PicoError if not."""
     seen: set[Path] = set()
     for file in files:
         if file.path.resolve() in seen:
@@ -141,7 +146,8 @@ def _decompressed(raw: IO[bytes], file: SourceFile) -> Callable[[int], bytes]:
 
         stream: Any = pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
     else:
-        stream = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}[file.compression](raw)
+        openers: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+        stream = openers[file.compression](raw)
 
     def read(size: int) -> bytes:
         try:

@@ -6,9 +6,11 @@ loss chart draws it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,19 +67,20 @@ class LanguageFacts:
         return 1.0 + float(sum(count * length for count, length in zip(forms.values(), lengths, strict=True)))
 
     def _is_additive(self, tokenizer: TextTokenizer) -> bool:
-        texts = self._texts()[:CHECKED_DOCUMENTS]
+        texts = list(itertools.islice(self._texts(), CHECKED_DOCUMENTS))
         whole = [len(tokens) for tokens in tokenizer.encode_batch(texts)]
         forms = [WORD_FORM.findall(text) for text in texts]
         parts = [sum(len(tokens) for tokens in tokenizer.encode_batch(pieces)) for pieces in forms]
         return whole == parts
 
     def _mean_tokens(self, tokenizer: TextTokenizer) -> float:
-        lengths = [1 + len(tokens) for tokens in tokenizer.encode_batch(self._texts())]
+        lengths = [1 + len(tokens) for tokens in tokenizer.encode_batch(list(self._texts()))]
         return sum(lengths) / len(lengths)
 
-    def _texts(self) -> list[str]:
+    def _texts(self) -> Iterator[str]:
         with self.folder.texts("train").open(encoding="utf-8") as lines:
-            return [json.loads(line)["text"] for line in lines]
+            for line in lines:
+                yield json.loads(line)["text"]
 
 
 def find_language(files: list[SourceFile]) -> LanguageFacts | None:

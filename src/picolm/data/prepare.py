@@ -21,7 +21,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from picolm.base.config import Settings
 from picolm.base.errors import PicoError
 from picolm.data.assemble import Assembly, SplitCounts, shard_starts
-from picolm.data.documents import DocumentUnit, SourceFile, expand_sources
+from picolm.data.documents import DocumentUnit, SourceFile, expand_sources, refuse_doubles
 from picolm.data.floor import LanguageFacts, find_language
 from picolm.data.sources import PreparedData, open_prepared
 from picolm.data.tokenize import Counts, DocumentChoice, Tokenizing, TokenPiece, check_counts
@@ -80,7 +80,7 @@ def prepare(
     progress: Callable[[PrepareProgress], None] = lambda _: None,
 ) -> PreparedData:
     """Make a prepared folder at `out` from files, folders and globs of text. Whole or not at all; a repeated call continues."""
-    files = expand_sources(sources, "train") + expand_sources(val_sources or [], "val")
+    files = refuse_doubles(expand_sources(sources, "train") + expand_sources(val_sources or [], "val"))
     request = _describe_request(files, tokenizer, settings)
     finished = _finished(out, request, overwrite)
     if finished is not None:
@@ -229,6 +229,7 @@ def _publish(work: Path, manifest: dict[str, Any], tokenizer: TextTokenizer, lan
     for leftover in final.path.rglob(f"*{durable.TEMPORARY_MARK}*"):
         leftover.unlink()
     durable.write_bytes(final.tokenizer_file, tokenizer.file.read_bytes())
+    durable.write_json(final.tokenizer_settings, {"eos_token": tokenizer.end_of_text})
     if language is not None:
         language.copy_minimal_pairs(final.minimal_pairs)
     write_manifest(final, manifest)

@@ -42,6 +42,11 @@ class PreparedFolder:
         return self.path / "tokenizer.json"
 
     @property
+    def tokenizer_settings(self) -> Path:
+        """Says which token ends a document."""
+        return self.path / "tokenizer_config.json"
+
+    @property
     def cache(self) -> Path:
         """Decoded shards, where the folder can be written to."""
         return self.path / ".cache"
