@@ -7,7 +7,7 @@ from typing import Any
 
 from picolm.report.panels.cost import duration, quantity, training_seconds
 from picolm.report.panels.loss import validation_losses
-from picolm.report.tables import ReportData, RunTables, section_of
+from picolm.report.tables import ReportData, RunTables, entropy_floor, section_of
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,8 @@ def _of_run(run: RunTables) -> list[Headline]:
     return [headline for headline in found if headline is not None]
 
 
-def _floor(run: RunTables) -> float | None:
-    floor = section_of(run.identity, "data").get("entropy_floor_nats_per_token")
-    return float(floor) if isinstance(floor, int | float) else None
-
-
 def _against_floor(run: RunTables, value: float) -> str:
-    floor = _floor(run)
+    floor = entropy_floor(run)
     return "nats per token" if floor is None else f"{value - floor:+.3f} to the floor of {floor:.3f}"
 
 

@@ -10,7 +10,7 @@ import pandas
 
 from picolm.report.panels.cost import duration, quantity
 from picolm.report.panels.loss import validation_losses
-from picolm.report.tables import RunTables, section_of
+from picolm.report.tables import RunTables, entropy_floor, section_of
 
 RECENT_ROWS = 50
 """Logged updates that count as recent."""
@@ -101,8 +101,8 @@ def latest(run: RunTables) -> list[tuple[str, str]]:
     if len(validation):
         last = validation.iloc[-1]
         found.append(("validation loss", f"{last['value']:.4f} at step {int(last['step']):,}"))
-    floor = section_of(run.identity, "data").get("entropy_floor_nats_per_token")
-    if isinstance(floor, int | float):
+    floor = entropy_floor(run)
+    if floor is not None:
         found.append(("entropy floor", f"{floor:.4f}"))
     return found + _latest_scores(run)
 

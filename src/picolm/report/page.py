@@ -18,7 +18,7 @@ from picolm.report import theme
 from picolm.report.bundle import vega_bundle
 from picolm.report.figures import write_figures
 from picolm.report.headline import headlines, subtitle
-from picolm.report.panels.contract import DEFAULT_PANELS, PANELS, Figure, Panel
+from picolm.report.panels.contract import DEFAULT_PANELS, PANELS, SEVERAL_PANELS, Figure, Panel
 from picolm.report.spec import page_spec, quick_charts
 from picolm.report.store import ColumnStore
 from picolm.report.tables import ReportData, read_report_data, visible_text
@@ -64,11 +64,16 @@ def make_report(
     """
     data = read_report_data(runs, group_by=group_by)
     with quick_charts():
-        built = build_panels(data, DEFAULT_PANELS if panels is None else panels)
+        built = build_panels(data, usual_panels(data) if panels is None else panels)
     path = out if out is not None else runs[0].reports / "index.html"
     durable.write_text(path, render_page(data, built, title=title or page_title(data)))
     drawn = [] if figures is None else write_figures(built, figures, style=style, layers=data.layer_count)
     return Written(path, tuple(drawn))
+
+
+def usual_panels(data: ReportData) -> Sequence[str]:
+    """The panels of a page when none are named."""
+    return DEFAULT_PANELS if data.single is not None else SEVERAL_PANELS
 
 
 def build_panels(data: ReportData, panels: Sequence[Named | str]) -> list[Panel]:
@@ -104,12 +109,14 @@ def render_page(data: ReportData, panels: Sequence[Panel], *, title: str) -> str
         finalize=_finalized,
     )
     store = ColumnStore()
+    sections = [_section(index, panel) for index, panel in enumerate(panels)]
     numbers = {id(figure): f"figure-{index}" for index, figure in enumerate(_figures(panels))}
     return environment.get_template("page.html.j2").render(
         title=title,
         subtitle=subtitle(data),
         headlines=headlines(data),
-        sections=[_section(index, panel) for index, panel in enumerate(panels)],
+        sections=[section for section in sections if not section.panel.is_missing],
+        absent=[section for section in sections if section.panel.is_missing],
         figure_id=lambda figure: numbers[id(figure)],
         kind=lambda block: type(block).__name__,
         layers=data.layers,

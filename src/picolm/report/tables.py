@@ -78,6 +78,12 @@ def section_of(identity: dict[str, Any], section: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def entropy_floor(run: RunTables) -> float | None:
+    """The least loss that any model can reach on the data of a run, in nats per token; None if it is not known."""
+    floor = section_of(run.identity, "data").get("entropy_floor_nats_per_token")
+    return float(floor) if isinstance(floor, int | float) else None
+
+
 def visible_text(text: str) -> str:
     """`text` with every control, formatting and unassigned character written as its code point; line ends and tabs stay."""
     if text.isprintable():

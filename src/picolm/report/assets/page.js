@@ -38,11 +38,16 @@
   // Rows of single heads are many: a chart holds only those of the layer that is set apart.
   const ofHeads = (table) => table.columns.head !== undefined && table.columns.layer !== undefined;
 
+  function legendColumns(spec, room) {
+    const names = (spec.layer || [spec]).flatMap((part) => part.encoding?.color?.scale?.domain || []);
+    const longest = Math.max(4, ...names.filter((name) => typeof name === "string").map((name) => name.length));
+    return Math.max(1, Math.floor(room / (longest * 7 + 40)));
+  }
+
   function specOf(card) {
     const spec = structuredClone(payloadOf(card).spec);
     for (const [name, table] of Object.entries(spec.datasets)) spec.datasets[name] = unpack(table, ofHeads(table) ? focusLayer : undefined);
-    const room = card.querySelector(".chart").clientWidth;
-    spec.config = { legend: { columns: Math.max(1, Math.floor(room / 170)) } };
+    spec.config = { legend: { columns: legendColumns(spec, card.querySelector(".chart").clientWidth) } };
     return spec;
   }
 

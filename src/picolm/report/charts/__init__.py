@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from picolm.report.charts.comparison import Reference, layers_of_runs, over_runs, runs_over_time
 from picolm.report.charts.dynamics import metric_heatmap, metric_trajectories, over_heads
-from picolm.report.charts.evaluation import scores_over_time
+from picolm.report.charts.evaluation import Z_95, scores_over_time
+from picolm.report.charts.similarity import similarity_map, step_pairs
 from picolm.report.charts.thinning import binned, spaced_steps
-from picolm.report.charts.training import log_column, losses
+from picolm.report.charts.training import NATS, log_column, losses
 
 __all__ = [
+    "NATS",
+    "Z_95",
+    "Reference",
     "binned",
+    "layers_of_runs",
     "log_column",
     "losses",
     "metric_heatmap",
     "metric_trajectories",
     "over_heads",
+    "over_runs",
+    "runs_over_time",
     "scores_over_time",
+    "similarity_map",
     "spaced_steps",
+    "step_pairs",
 ]

@@ -81,17 +81,30 @@ def wants_log(values: Iterable[float]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) / min(finite) >= LOG_RATIO
 
 
+PLAIN_NUMBERS = "abs(datum.value) >= 10000 ? format(datum.value, '~s') : format(datum.value, '~g')"
+SHARES = "format(datum.value, '.0%')"
+
+
 def value_axis(
-    field: str, title: str | None, *, logarithmic: bool = False, format: str = "~g", span: Sequence[float] = ()
+    field: str, title: str | None, *, logarithmic: bool = False, labels: str = PLAIN_NUMBERS, span: Sequence[float] = ()
 ) -> altair.Y:
-    """The vertical encoding: not forced to zero; its title stands above it. `span`: least and greatest value, for the ticks of
-    a logarithmic axis."""
+    """The vertical encoding: not forced to zero; its title stands above it.
+
+    `labels`: Vega expression for the text of a tick. `span`: least and greatest value, for the ticks of a logarithmic axis.
+    """
     import altair
 
-    axis: dict[str, Any] = {"tickCount": 5, "titleY": -9, "titleX": 0, "titleBaseline": "bottom", "format": format}
+    axis: dict[str, Any] = {"tickCount": 5, "labelExpr": labels, **value_title()}
     if logarithmic and span:
         axis["values"] = decade_ticks(min(span), max(span))[1:]
     return altair.Y(f"{field}:Q", title=title, scale=_value_scale(logarithmic), axis=altair.Axis(**axis))
+
+
+def color_legend() -> altair.Legend:
+    """The legend of a map: a thin bar beside it."""
+    import altair
+
+    return altair.Legend(orient="right", gradientLength=130, gradientThickness=9, tickCount=4, labelExpr=PLAIN_NUMBERS)
 
 
 def band_axis(field: str, title: str | None, *, logarithmic: bool = False) -> altair.Y:
@@ -107,7 +120,12 @@ def _value_scale(logarithmic: bool) -> altair.Scale:
     return altair.Scale(type="log", nice=False) if logarithmic else altair.Scale(zero=False)
 
 
-def layered(*charts: altair.Chart) -> altair.LayerChart:
+def value_title() -> dict[str, Any]:
+    """Places the title of a vertical axis above it, where it is read first."""
+    return {"titleY": -9, "titleX": 0, "titleBaseline": "bottom"}
+
+
+def layered(*charts: Any) -> altair.LayerChart:
     """Charts on top of each other, first at the bottom."""
     import altair
 
@@ -120,6 +138,16 @@ def progress_tooltip(progress: Progress) -> list[altair.Tooltip]:
 
     known = ("tokens", "step") if progress.column == "tokens" else ("step",)
     return [altair.Tooltip(f"{name}:Q", title=name, format=",d") for name in known]
+
+
+def reference_layers(value: float, name: str) -> list[altair.Chart]:
+    """A dotted line at a value, with its name at the right end."""
+    import altair
+    import pandas
+
+    base = altair.Chart(pandas.DataFrame({"value": [value], "text": [name]})).encode(altair.Y("value:Q"))
+    label = base.mark_text(style="reference-label", align="right", baseline="top", dy=4)
+    return [base.mark_rule(style="reference"), label.encode(x=altair.value("width"), text="text:N")]
 
 
 def spread_labels(values: Sequence[float], low: float, high: float, *, gap_share: float) -> list[float]:

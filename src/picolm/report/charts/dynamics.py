@@ -11,14 +11,17 @@ import pandas
 from picolm.report.charts.axes import (
     Progress,
     band_axis,
+    color_legend,
     decade_ticks,
     layered,
     progress_axis,
     progress_of,
     progress_tooltip,
     value_axis,
+    value_title,
     wants_log,
 )
+from picolm.report.charts.template import filled
 
 if TYPE_CHECKING:
     import altair
@@ -64,24 +67,12 @@ def metric_trajectories(rows: pandas.DataFrame, *, title: str, layers: Sequence[
     has_null = bool(frame["null"].notna().any())
     order = tuple(str(layer) for layer in known) or ("none",)
     template = _trajectories_template(progress_of(frame), order, ticks, many_heads, has_null)
-    return _filled(template, frame, _single_heads(rows) if many_heads else None, title)
+    return filled(template, frame, title=title, layer_data={0: _single_heads(rows)} if many_heads else None)
 
 
 def _single_heads(rows: pandas.DataFrame) -> pandas.DataFrame:
     frame = _floats(rows)[["step", "tokens", "layer", "head", "value"]].dropna(subset=["value"])
     return frame.assign(layer=layer_names(frame["layer"]))
-
-
-def _filled(
-    template: altair.LayerChart, frame: pandas.DataFrame, heads: pandas.DataFrame | None, title: str
-) -> altair.LayerChart:
-    chart = template.copy(deep=False)
-    chart.data, chart.title = frame, title
-    if heads is not None:
-        chart.layer = list(chart.layer)
-        chart.layer[0] = chart.layer[0].copy(deep=False)
-        chart.layer[0].data = heads
-    return chart
 
 
 @functools.lru_cache(maxsize=128)
@@ -158,19 +149,15 @@ def _heatmap_template(progress: Progress, order: tuple[str, ...], logarithmic: b
     color = altair.Color(
         "value:Q",
         title=None,
-        scale=altair.Scale(type="log" if logarithmic else "linear", zero=False) if logarithmic else altair.Scale(zero=False),
-        legend=altair.Legend(orient="right", gradientLength=130, gradientThickness=9, format="~g", tickCount=4),
+        scale=altair.Scale(type="log") if logarithmic else altair.Scale(zero=False),
+        legend=color_legend(),
     )
     tooltip = [altair.Tooltip("layer:O"), *progress_tooltip(progress), altair.Tooltip("value:Q", format=".4~g")]
     chart: altair.Chart = altair.Chart(altair.Undefined).mark_rect()
     encoded: altair.Chart = chart.encode(
         altair.X(f"{progress.column}:O", title=progress.title, axis=label, scale=altair.Scale(paddingInner=0.04)),
-        altair.Y("layer:O", sort=list(order), title="layer", axis=altair.Axis(ticks=False, grid=False, **PLAIN_TITLE)),
+        altair.Y("layer:O", sort=list(order), title="layer", axis=altair.Axis(ticks=False, grid=False, **value_title())),
         color,
         tooltip=tooltip,
     )
     return encoded
-
-
-PLAIN_TITLE: dict[str, Any] = {"titleY": -9, "titleX": 0, "titleBaseline": "bottom"}
-"""Puts the title of a vertical axis above it."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from picolm.report.charts.axes import (
-    Progress,
+    PLAIN_NUMBERS,
+    SHARES,
     band_axis,
     layered,
     progress_axis,
     progress_of,
     progress_tooltip,
+    reference_layers,
     value_axis,
     wants_log,
 )
@@ -35,6 +37,7 @@ def with_interval(scores: pandas.DataFrame) -> pandas.DataFrame:
 def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerChart:
     """The value of one measure against tokens, one line per `group` (`all` emphasised), intervals, chance dotted."""
     import altair
+    import pandas
 
     frame = with_interval(scores).dropna(subset=["value"])
     frame = frame.assign(group=frame["group"].str.replace("_", " "))
@@ -42,7 +45,11 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerC
     horizontal = progress_axis(progress)
     logarithmic = wants_log(frame["value"])
     vertical = value_axis(
-        "value", measure, logarithmic=logarithmic, format=".0%" if measure == "accuracy" else "~g", span=list(frame["value"])
+        "value",
+        measure,
+        logarithmic=logarithmic,
+        labels=SHARES if measure == "accuracy" else PLAIN_NUMBERS,
+        span=list(frame["value"]),
     )
     groups = [group for group in frame["group"].drop_duplicates() if group != "all"]
     whole, parts = frame[frame["group"] == "all"], frame[frame["group"] != "all"]
@@ -50,7 +57,8 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerC
         *(altair.Tooltip("group:N"), *progress_tooltip(progress), altair.Tooltip("value:Q", title=measure, format=".4~f")),
         *(altair.Tooltip("low:Q", title="95 % from", format=".4~f"), altair.Tooltip("high:Q", title="to", format=".4~f")),
     ]
-    layers = _baseline_layers(frame, progress)
+    baselines = pandas.to_numeric(frame["baseline"], errors="coerce").dropna().unique()
+    layers = reference_layers(float(baselines[0]), "chance") if len(baselines) == 1 else []
     if groups:
         color = altair.Color("group:N", scale=altair.Scale(domain=groups), title=None)
         base = altair.Chart(parts)
@@ -88,15 +96,3 @@ def _whole_layers(
         label = end.mark_text(style="end-label", align="left", dx=7)
         layers.append(label.encode(horizontal, vertical, text=altair.value("all")))
     return layers
-
-
-def _baseline_layers(frame: pandas.DataFrame, progress: Progress) -> list[altair.Chart]:
-    import altair
-    import pandas
-
-    baselines = pandas.to_numeric(frame["baseline"], errors="coerce").dropna().unique()
-    if len(baselines) != 1:
-        return []
-    base = altair.Chart(pandas.DataFrame({"value": baselines, "text": ["chance"]})).encode(altair.Y("value:Q"))
-    label = base.mark_text(style="reference-label", align="right", baseline="top", dy=4)
-    return [base.mark_rule(style="reference"), label.encode(x=altair.value("width"), text="text:N")]

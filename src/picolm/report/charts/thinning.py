@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import pandas
@@ -15,28 +16,28 @@ def binned(
 ) -> pandas.DataFrame:
     """At most `points` rows per series: mean, `low` and `high` of `column` in bins that are equally wide on the axis.
 
-    A bin's step and tokens are those of its last row. With few rows every row is its own bin.
+    A bin's step and tokens are those of its last row; all series share the bins, numbered by `place`. With few rows every
+    place is its own bin.
     """
     kept = frame.dropna(subset=[column, progress.column])
     if kept.empty:
-        return pandas.DataFrame(columns=[*by, "step", "tokens", column, "low", "high", "rows"])
-    groups = kept.groupby(list(by), sort=False, dropna=False) if by else [((), kept)]
-    return pandas.concat([_bin_one(part, column, progress, points, by) for _, part in groups], ignore_index=True)
-
-
-def _bin_one(frame: pandas.DataFrame, column: str, progress: Progress, points: int, by: Sequence[str]) -> pandas.DataFrame:
-    frame = frame.sort_values(progress.column, kind="stable")
-    if len(frame) <= points:
-        cell = numpy.arange(len(frame))
-    else:
-        place = progress_position(progress, frame[progress.column])
-        edges = numpy.linspace(place[0], place[-1], points + 1)[1:-1]
-        cell = numpy.searchsorted(edges, place, side="right")
-    grouped = frame.groupby(cell, sort=True)
+        return pandas.DataFrame(columns=[*by, "place", "step", "tokens", column, "low", "high", "rows"])
+    kept = kept.sort_values(progress.column, kind="stable")
+    kept = kept.assign(place=_places(kept[progress.column].to_numpy(dtype=float), progress, points))
+    grouped = kept.groupby([*by, "place"], sort=True, dropna=False)
     summary = grouped[column].agg(["mean", "min", "max", "size"])
-    ends = grouped[[*by, "step", "tokens"]].last()
+    ends = grouped[["step", "tokens"]].last()
     values = summary.rename(columns={"mean": column, "min": "low", "max": "high", "size": "rows"})
-    return pandas.concat([ends, values], axis=1).reset_index(drop=True)
+    return pandas.concat([ends, values], axis=1).reset_index()
+
+
+def _places(values: Any, progress: Progress, points: int) -> Any:
+    different, index = numpy.unique(values, return_inverse=True)
+    if len(different) <= points:
+        return index
+    position = progress_position(progress, values)
+    edges = numpy.linspace(position[0], position[-1], points + 1)[1:-1]
+    return numpy.searchsorted(edges, position, side="right")
 
 
 def spaced_steps(steps: Sequence[int], limit: int) -> list[int]:

@@ -88,9 +88,7 @@ def log_column(
     frame = binned(log, column, progress, points=points).assign(quantity=title)
     base = altair.Chart(frame)
     horizontal = progress_axis(progress)
-    vertical = value_axis(
-        column, title, logarithmic=logarithmic, format="~s" if column == "tokens_per_second" else "~g", span=list(frame[column])
-    )
+    vertical = value_axis(column, title, logarithmic=logarithmic, span=list(frame[column]))
     tooltip = [*progress_tooltip(progress), altair.Tooltip(f"{column}:Q", title=title, format=".4g")]
     color = altair.Color("quantity:N", legend=None)
     return layered(

@@ -15,13 +15,18 @@ from picolm.base.registry import Registry
 if TYPE_CHECKING:
     import pandas
 
+_MODULES = ("loss", "comparison", "evaluation", "dynamics", "heatmap", "similarity", "cost", "provenance")
+
 PANELS = Registry(
     "panel",
-    builtin_modules=tuple(f"picolm.report.panels.{name}" for name in ("loss", "evaluation", "dynamics", "cost", "provenance")),
+    builtin_modules=tuple(f"picolm.report.panels.{name}" for name in _MODULES),
 )
 
-DEFAULT_PANELS = ("loss", "evaluation", "dynamics", "cost", "provenance")
-"""Panels of a page, top to bottom."""
+DEFAULT_PANELS = ("loss", "evaluation", "dynamics", "heatmap", "similarity", "cost", "provenance")
+"""Panels of the page of one run, top to bottom."""
+
+SEVERAL_PANELS = ("comparison", *DEFAULT_PANELS)
+"""Panels of the page of several runs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    open: bool = False
+    """Shown unfolded."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,11 @@ class Panel:
     definition: str
     """How the numbers are defined; paragraphs separated by an empty line."""
     blocks: tuple[Block, ...]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the panel has nothing to show but what it lacks."""
+        return all(isinstance(block, Missing) for block in self.blocks)
 
     def figures(self) -> list[Figure]:
         """Every figure of the panel, in order."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import pandas
 
@@ -15,9 +16,13 @@ from picolm.report.panels.contract import Block, Choice, Figure, Missing, Option
 from picolm.report.tables import ReportData, RunTables, visible_text
 
 DEFINITION = """
-Each chart follows one metric of one part of the network through training; each line is one layer, coloured from the
-first to the last. Where a layer has several heads the line is their mean and the band reaches from the least to the
-greatest head. A dotted line marks what pure noise of the same shape gives, where that is known.
+Each chart follows one metric of one part of the network through training; each line is one layer, coloured from the first
+to the last. Where a layer has several heads the line is their mean and the band reaches from the least to the greatest head.
+A dotted line marks what pure noise of the same shape gives, where that is known. A click on a line, or a button of the legend,
+sets one layer apart in every chart and draws its heads singly.
+
+With several runs, a line is the mean over layers and over the runs of a series, or that of the layer chosen in the legend;
+faint lines are runs; the band is the 95 % interval of the mean over runs from three on, the range of two.
 
 Weights are those after the given number of updates. Gradients are those the optimiser received, before clipping;
 updates are the change it made; activations are outputs of the part on the captured batch. Metrics compute in double
@@ -28,13 +33,20 @@ _ORDER = {name: index for index, name in enumerate(DATA_TYPES)}
 MATRIX = ["data_type", "split", "component", "part"]
 MEASURE = ["metric", "options", "partner"]
 
+Draw: TypeAlias = Callable[[pandas.DataFrame, str], Any]
+"""From the rows of one metric on one matrix and a title to an Altair chart."""
+
 
 @panel("dynamics")
 def dynamics(data: ReportData, *, most_steps: int = 120) -> Panel:
     """One chart per metric and part, one line per layer. `most_steps`: checkpoints drawn; more are thinned evenly."""
-    blocks: list[Block] = []
-    for run in data.runs:
-        blocks += _run_blocks(run, most_steps, data.layers)
+    if data.rows.empty:
+        blocks: list[Block] = []
+    elif data.single is not None:
+        blocks = matrix_blocks(data.rows, most_steps, partial(_trajectories, layers=data.layers))
+    else:
+        blocks = matrix_blocks(data.rows, most_steps, _runs)
+    blocks += [_not_analysed(run) for run in data.runs if run.rows.empty]
     metrics = list(data.rows["metric"].drop_duplicates()) if len(data.rows) else []
     definition = "\n\n".join([DEFINITION, *(describe_metric(name) for name in metrics)])
     return Panel(
@@ -45,25 +57,34 @@ def dynamics(data: ReportData, *, most_steps: int = 120) -> Panel:
     )
 
 
-def _run_blocks(run: RunTables, most_steps: int, layers: list[int]) -> list[Block]:
-    if run.rows.empty:
-        return [Missing(f"{run.name} has not been analysed: `pico analyze` applies metrics to its checkpoints.")]
-    steps = [int(step) for step in run.rows["step"].dropna().unique()]
-    kept = charts.spaced_steps(steps, most_steps)
-    by_matrix: Any = run.rows.groupby(MATRIX, sort=False)
-    options = [
-        Option(_group(key), str(key[3]), _figures(run, part, kept, layers))
-        for key, part in sorted(by_matrix, key=lambda item: _order(item[0]))
-    ]
-    blocks: list[Block] = [Choice("Matrix", tuple(options), layer_legend=True)]
-    if len(kept) < len(steps):
-        blocks.append(
-            Remark(f"Drawn at {len(kept)} of {len(steps)} checkpoints, first and last among them; downloads and tables have all.")
-        )
-    undefined = int(run.rows["value"].isna().sum())
+def _not_analysed(run: RunTables) -> Block:
+    return Missing(f"{run.name} has not been analysed: `pico analyze` applies metrics to its checkpoints.")
+
+
+def matrix_blocks(rows: pandas.DataFrame, most_steps: int, draw: Draw) -> list[Block]:
+    """A choice of matrices, each with one chart per metric, and remarks on what was thinned or is undefined."""
+    blocks: list[Block] = [Choice("Matrix", matrix_options(rows, most_steps, draw), layer_legend=True)]
+    steps = rows["step"].nunique()
+    if steps > most_steps:
+        blocks.append(thinning_remark(most_steps, steps))
+    undefined = int(rows["value"].isna().sum())
     if undefined:
-        blocks.append(Remark(f"{undefined:,} of {len(run.rows):,} values are undefined{_reasons(run.rows)}."))
+        blocks.append(Remark(f"{undefined:,} of {len(rows):,} values are undefined{_reasons(rows)}."))
     return blocks
+
+
+def thinning_remark(kept: int, steps: int) -> Remark:
+    """Says how many checkpoints are drawn and where the others are."""
+    return Remark(f"Drawn at {kept} of {steps} checkpoints, first and last among them; the tables beside the page have all.")
+
+
+def matrix_options(rows: pandas.DataFrame, most_steps: int, draw: Draw, *, prefix: str = "") -> tuple[Option, ...]:
+    """One option per data type, component and part, with a chart for each of its metrics."""
+    steps = [int(step) for step in rows["step"].dropna().unique()]
+    kept = set(charts.spaced_steps(steps, most_steps))
+    grouped: Any = rows.groupby(MATRIX, sort=False)
+    ordered = sorted(grouped, key=lambda item: _order(item[0]))
+    return tuple(Option(prefix + _group(key), str(key[3]), _figures(part, kept, draw)) for key, part in ordered)
 
 
 def _order(key: Sequence[Any]) -> tuple[object, ...]:
@@ -83,15 +104,25 @@ def _reasons(rows: pandas.DataFrame) -> str:
     return f": {shown}" if shown else ""
 
 
-def _figures(run: RunTables, rows: pandas.DataFrame, steps: list[int], layers: list[int]) -> tuple[Figure, ...]:
+def _figures(rows: pandas.DataFrame, steps: set[int], draw: Draw) -> tuple[Figure, ...]:
     figures = []
-    for (metric, options, partner), part in rows.groupby(MEASURE, sort=False):
+    grouped: Any = rows.groupby(MEASURE, sort=False)
+    for (metric, options, partner), part in grouped:
         title = metric_title(metric, options, partner)
+        owner = part["run"].iloc[0] if part["run"].nunique() == 1 else "runs"
         data_type, split, component, name = (part[column].iloc[0] for column in MATRIX)
-        stem = "-".join(str(piece) for piece in (run.name, component, data_type, split, name, title) if piece)
-        shown = part[part["step"].isin(steps)]
-        figures.append(Figure(stem, title, _chart(shown, title, layers), _numbers(part), caption=_caption(part)))
+        stem = "-".join(str(piece) for piece in (owner, component, data_type, split, name, title) if piece)
+        chart = draw(part[part["step"].isin(steps)], title)
+        figures.append(Figure(stem, title, chart, _numbers(part), caption=_caption(part)))
     return tuple(figures)
+
+
+def _trajectories(rows: pandas.DataFrame, title: str, *, layers: list[int]) -> Any:
+    return charts.metric_trajectories(rows, title=title, layers=layers)
+
+
+def _runs(rows: pandas.DataFrame, title: str) -> Any:
+    return charts.layers_of_runs(rows, title=title)
 
 
 def metric_title(metric: Any, options: Any, partner: Any) -> str:
@@ -105,12 +136,10 @@ def metric_title(metric: Any, options: Any, partner: Any) -> str:
     return title + (f" with {str(partner).replace('=', ' ')}" if partner else "")
 
 
-def _chart(part: pandas.DataFrame, title: str, layers: list[int]) -> object:
-    return charts.metric_trajectories(part, title=title, layers=layers)
-
-
 def _numbers(part: pandas.DataFrame) -> pandas.DataFrame:
-    return part[["step", "tokens", "layer", "head", "metric", "options", "partner", "value", "null", "note"]]
+    return part[
+        ["run", "variant", "seed", "step", "tokens", "layer", "head", "metric", "options", "partner", "value", "null", "note"]
+    ]
 
 
 def _caption(part: pandas.DataFrame) -> str:

@@ -2,61 +2,71 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas
 
 from picolm.report import charts
-from picolm.report.panels.contract import Block, Figure, Figures, Missing, Panel, panel
+from picolm.report.panels.contract import Block, Choice, Figure, Figures, Missing, Option, Panel, panel
 from picolm.report.tables import ReportData
 
 DEFINITION = """
-Each point is one evaluation of a saved checkpoint. Bands and the intervals in the tooltips are normal 95 % intervals
-from the standard error that the evaluation recorded; they speak about the test items, not about seeds.
+Each point is one evaluation of a saved checkpoint. For a single run, bands and the intervals in the tooltips are normal 95 %
+intervals from the standard error that the evaluation recorded: they speak about the test items, not about seeds. With several
+runs, faint lines are runs, strong ones the mean of each series, and the band is the 95 % interval of that mean from three runs
+on, the range of two.
 
-Accuracy on minimal pairs is the share of pairs in which the model gives the grammatical sentence the higher
-probability; chance is one half. Perplexity is the exponential of the loss per token on held-out text. `all` is the
-whole evaluation, other lines are its groups.
+Accuracy on minimal pairs is the share of pairs in which the model gives the grammatical sentence the higher probability; chance
+is one half. Perplexity is the exponential of the loss per token on held-out text. `all` is the whole evaluation, other lines
+are its groups.
 """
+
+COLUMNS = ["step", "tokens", "evaluation", "measure", "group", "value", "standard_error", "n", "baseline"]
 
 
 @panel("evaluation")
 def evaluation(data: ReportData) -> Panel:
     """Scores at every evaluated checkpoint."""
-    blocks = tuple(_run_block(run.name, run.scores) for run in data.runs)
-    return Panel(
-        "Evaluation",
-        "What the model can do at each saved checkpoint, measured on text it was not trained on.",
-        DEFINITION,
-        blocks,
-    )
-
-
-def _run_block(name: str, scores: pandas.DataFrame) -> Block:
-    usable = scores.dropna(subset=["value"]) if not scores.empty else scores
-    if usable.empty:
-        return Missing(f"{name} has no scores yet: `pico evaluate` measures its checkpoints.")
-    figures = []
-    for (evaluation_name, measure), part in usable.groupby(["evaluation", "measure"], sort=False):
-        if measure == "loss_per_token":
-            continue
-        chart = charts.scores_over_time(part, measure=_words(measure))
-        title = f"{_words(evaluation_name)}: {_words(measure)}" if _words(evaluation_name) != _words(measure) else _words(measure)
-        columns = ["step", "tokens", "evaluation", "measure", "group", "value", "standard_error", "n", "baseline"]
-        figures.append(
-            Figure(
-                f"{name}-{evaluation_name}-{measure}",
-                title.capitalize(),
-                chart,
-                part[columns],
-                caption=_caption(part),
-                height=240,
-                size="medium" if part["group"].nunique() > 1 else "small",
-            )
+    usable = data.scores.assign(value=pandas.to_numeric(data.scores["value"], errors="coerce").astype("float64"))
+    usable = usable.dropna(subset=["value"])
+    shown = usable[usable["measure"] != "loss_per_token"]
+    blocks: list[Block] = _single(shown) if data.single is not None else _several(shown)
+    scored = set(usable["run"])
+    empty = [run.name for run in data.runs if run.name not in scored]
+    if empty:
+        blocks.append(
+            Missing(f"There are no scores yet for {', '.join(empty)}: `pico evaluate` measures the checkpoints of a run.")
         )
-    return Figures(tuple(figures))
+    undefined = data.scores[data.scores["value"].isna()]
+    if len(undefined):
+        reasons = "; ".join(note for note in undefined["note"].dropna().drop_duplicates().head(3) if note)
+        blocks.append(Missing(f"{len(undefined)} scores are undefined{': ' if reasons else ''}{reasons}."))
+    sentence = "What the model can do at each saved checkpoint, measured on text it was not trained on."
+    return Panel("Evaluation", sentence, DEFINITION, tuple(blocks))
 
 
-def _words(name: object) -> str:
-    return str(name).replace("_", " ")
+def measures_of(scores: pandas.DataFrame) -> list[tuple[str, str, pandas.DataFrame]]:
+    """(evaluation, measure, its scores), in the order they were recorded."""
+    grouped: Any = scores.groupby(["evaluation", "measure"], sort=False)
+    return [(str(name), str(measure), part) for (name, measure), part in grouped]
+
+
+def score_title(evaluation_name: str, measure: str) -> str:
+    """`Minimal pairs: accuracy`; an evaluation named like its measure is said once."""
+    name, what = evaluation_name.replace("_", " "), measure.replace("_", " ")
+    title = what if name == what else f"{name}: {what}"
+    return title[:1].upper() + title[1:]
+
+
+def _single(scores: pandas.DataFrame) -> list[Block]:
+    figures = []
+    for name, measure, part in measures_of(scores):
+        chart = charts.scores_over_time(part, measure=measure.replace("_", " "))
+        stem = f"{part['run'].iloc[0]}-{name}-{measure}"
+        size: Any = "medium" if part["group"].nunique() > 1 else "small"
+        title = score_title(name, measure)
+        figures.append(Figure(stem, title, chart, part[COLUMNS], caption=_caption(part), height=240, size=size))
+    return [Figures(tuple(figures))] if figures else []
 
 
 def _caption(part: pandas.DataFrame) -> str:
@@ -64,9 +74,29 @@ def _caption(part: pandas.DataFrame) -> str:
     if whole.empty:
         return f"{part['group'].nunique()} groups at {part['step'].nunique()} checkpoints."
     last = whole.iloc[-1]
-    error = (
-        f" ± {1.959964 * last['standard_error']:.3g}"
-        if last["standard_error"] == last["standard_error"] and last["standard_error"]
-        else ""
-    )
-    return f"At update {int(last['step']):,}: {last['value']:.4g}{error}; {part['step'].nunique()} checkpoints."
+    error = pandas.to_numeric(last["standard_error"], errors="coerce")
+    interval = f" ± {charts.Z_95 * error:.3g}" if error == error and error > 0 else ""
+    return f"At update {int(last['step']):,}: {last['value']:.4g}{interval}; {part['step'].nunique()} checkpoints."
+
+
+def _several(scores: pandas.DataFrame) -> list[Block]:
+    blocks: list[Block] = []
+    wholes, options = [], []
+    for name, measure, part in measures_of(scores):
+        groups: Any = part.groupby("group", sort=False)
+        split = {str(group): _compared(group_part, name, measure, str(group)) for group, group_part in groups}
+        wholes += [split["all"]] if "all" in split else []
+        parts = tuple(figure for group, figure in split.items() if group != "all")
+        options += [Option(name.replace("_", " "), measure.replace("_", " "), parts)] if parts else []
+    if wholes:
+        blocks.append(Figures(tuple(wholes)))
+    return blocks + ([Choice("Groups of", tuple(options))] if options else [])
+
+
+def _compared(part: pandas.DataFrame, name: str, measure: str, group: str) -> Figure:
+    title = score_title(name, measure) if group == "all" else group.replace("_", " ")
+    baselines = pandas.to_numeric(part["baseline"], errors="coerce").dropna().unique()
+    chance = charts.Reference(float(baselines[0]), "chance") if len(baselines) == 1 else None
+    chart = charts.runs_over_time(part, "value", title=title, reference=chance, shares=measure == "accuracy")
+    numbers = part[["run", "variant", "seed", *COLUMNS]]
+    return Figure(f"runs-{name}-{measure}-{group}", title, chart, numbers, height=220)
