@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from analysis_example import STEPS, write_checkpoint
 from picolm.analyze import engine, measure, null, source
 from picolm.analyze.config import AnalysisConfig, load_analysis
 from picolm.analyze.engine import analyze_run, run_analysis
+from picolm.analyze.metrics.contract import METRICS
 from picolm.analyze.source import FolderSource
 from picolm.base.config import parse_settings
 from picolm.base.errors import PicoError
@@ -187,3 +189,57 @@ def test_progress_reaches_its_end(run: RunDirectory) -> None:
         run, config(metrics=["gini"], components=["simple"]), progress=lambda done, total, text: seen.append((done, total))
     )
     assert seen[-1] == (18, 18)
+
+
+def test_partner_from_the_step_before(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "gradients", "data_split": "train", "layer_suffixes": ["swiglu.w_2"], "layers": [0]}
+    rows = analyze_run(run, config(metrics=["cosine", "sign_agreement"], components=[spec]))
+    assert set(rows.partner) == {"step=previous"}
+    assert set(rows[rows.step == 0].note) == {"the first of the chosen steps has none before it"}
+    before, now = (open_snapshot(run.checkpoint(step), step, "train").gradients["layers.0.swiglu.w_2"] for step in (10, 20))
+    expected = torch.nn.functional.cosine_similarity(before.flatten().double(), now.flatten().double(), dim=0)
+    assert rows[(rows.step == 20) & (rows.metric == "cosine")].value.item() == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_partner_from_another_layer_and_from_another_run(run: RunDirectory, tmp_path: Path) -> None:
+    other = RunDirectory(tmp_path / "runs" / "sibling")
+    other.write_identity({"name": "sibling"})
+    for step in (0, 10):
+        write_checkpoint(other, step)
+    spec = {"name": "simple", "data_type": "activations", "layer_suffixes": ["swiglu.w_2"]}
+    targets = [{"layer": 1}, {"run": str(other.path)}, {"run": str(other.path), "step": 10}]
+    rows = analyze_run(run, config(metrics=[{"cka": {"compare_with": target}} for target in targets], components=[spec]))
+    assert set(rows.partner) == {"layer=1", "run=sibling", "run=sibling,step=10"}
+    own_layer = rows[(rows.partner == "layer=1") & (rows.layer == 1)]
+    assert own_layer.value.tolist() == pytest.approx([1.0] * 3)
+    same_step = rows[(rows.partner == "run=sibling") & (rows.step != 20)]
+    assert same_step.value.tolist() == pytest.approx([1.0] * 4)  # written from the same seeds
+    assert set(rows[(rows.partner == "run=sibling") & (rows.step == 20)].note) == {"sibling has no checkpoint of step 20"}
+    assert (rows[(rows.partner == "layer=1") & (rows.layer == 0)].value < 0.9).all()
+
+
+def test_partner_beside(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "updates", "data_split": "train", "layer_suffixes": ["swiglu.w_2"]}
+    circuits = {"name": "ov_circuit", "data_type": "updates", "data_split": "train"}
+    rows = analyze_run(run, config(steps=[0], metrics=["relative_size"], components=[spec, circuits]))
+    assert set(rows.partner) == {"beside"}
+    assert rows[rows.component == "simple"].value.tolist() == pytest.approx([1e-4, 1e-4], rel=0.1)
+    assert rows.value.notna().all()
+
+
+def test_layer_to_compare_with_must_exist(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "activations"}
+    with pytest.raises(PicoError, match="compare_with: there is no layer 5"):
+        analyze_run(run, config(metrics=[{"cka": {"compare_with": {"layer": 5}}}], components=[spec]))
+
+
+def test_every_metric_runs_where_it_is_accepted_and_says_why_where_it_is_undefined(run: RunDirectory) -> None:
+    names = [entry.name for entry in METRICS.entries() if entry.name != "norm"]
+    data_types = ["weights", "activations", "gradients", "updates"]
+    components = [{"name": "simple", "data_type": data_types, "data_split": "train"}]
+    components += [{"name": "ov_circuit", "data_type": [*data_types, "first_order"], "data_split": "train"}]
+    rows = analyze_run(run, config(steps=[0, 10], metrics=names, components=components))
+    assert set(rows.metric) == set(names)
+    assert rows[rows.value.isna()].note.str.len().gt(0).all()
+    with_null = set(rows[rows.null.notna()].metric)
+    assert {"gini", "hoyer", "per", "cka", "pwcca", "stable_rank", "cosine", "mutual_knn", "kurtosis"} <= with_null

@@ -202,14 +202,25 @@ class AnalysisConfig(Settings):
             raise ValueError("at least one metric must be named")
         return value
 
+    def wanted_steps(self) -> list[int] | None:
+        """The steps named, ascending; None for every step there is."""
+        if self.steps is None:
+            return None
+        return self.steps.steps() if isinstance(self.steps, StepRange) else sorted(set(self.steps))
+
+    def chooses(self, step: int) -> bool:
+        """Whether a step is one of those wanted."""
+        wanted = self.wanted_steps()
+        return wanted is None or step in wanted
+
     def chosen_steps(self, existing: Iterable[int]) -> list[int]:
         """The steps to analyse, ascending; PicoError if one of them does not exist."""
         available = sorted(existing)
         if not available:
             raise PicoError("the run has no checkpoints", "`pico train` writes them")
-        if self.steps is None:
+        wanted = self.wanted_steps()
+        if wanted is None:
             return available
-        wanted = self.steps.steps() if isinstance(self.steps, StepRange) else sorted(set(self.steps))
         for step in wanted:
             check_step(step, available, "steps")
         return wanted

@@ -6,7 +6,9 @@ fingerprint is already in the table is not computed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from picolm.analyze.config import AnalysisConfig, check_step
 from picolm.analyze.measure import Task, measure_tasks, tasks_of_step, usable_cores
+from picolm.analyze.outputs import share
 from picolm.analyze.partners import Partners
-from picolm.analyze.plan import Plan, plan_analysis
+from picolm.analyze.plan import Plan, plan_analysis, without_moving_partners
 from picolm.analyze.source import Source, Step, open_source
 from picolm.records import table
 from picolm.records.rundir import RunDirectory
@@ -42,14 +45,29 @@ class AnalysisResult:
 
 
 def analyze_run(run: RunDirectory, config: AnalysisConfig, *, progress: Progress | None = None) -> pandas.DataFrame:
-    """The rows of an analysis of a run; missing ones are computed and kept below `analysis/` of the run."""
-    return run_analysis(open_source(run.path), config, progress=progress).rows
+    """The rows of an analysis of a run; missing ones are computed and kept below `analysis/` of the run.
+
+    They are also written where the settings under `monitoring` want them.
+    """
+    source = open_source(run.path)
+    result = run_analysis(source, config, progress=progress)
+    for sentence in share(result.rows, run=source.name, config=config, folder=result.folder):
+        logging.getLogger(__name__).info(sentence)
+    return result.rows
 
 
-def run_analysis(source: Source, config: AnalysisConfig, *, progress: Progress | None = None) -> AnalysisResult:
-    """The rows of an analysis of a run, with what was done to get them."""
-    steps = config.chosen_steps(source.steps())
-    plan = plan_analysis(config, steps)
+def run_analysis(
+    source: Source, config: AnalysisConfig, *, progress: Progress | None = None, unfinished: bool = False
+) -> AnalysisResult:
+    """The rows of an analysis of a run, with what was done to get them.
+
+    Of an `unfinished` run the chosen steps that exist are analysed; what compares with the last step waits for the end.
+    """
+    existing = source.steps()
+    steps = [step for step in existing if config.chooses(step)] if unfinished else config.chosen_steps(existing)
+    plan = plan_analysis(config, steps or [0])
+    if unfinished:
+        plan = without_moving_partners(plan)
     open_run = cache(lambda path: open_source(Path(path)))
     _check_targets(plan, source, open_run)
     folder = source.analysis(config.analysis_name)
@@ -65,6 +83,37 @@ def run_analysis(source: Source, config: AnalysisConfig, *, progress: Progress |
         computed += _measure_step(folder, step, _missing(tasks, known), partners, report)
     rows = table.read_rows(folder)
     return AnalysisResult(rows[rows["fingerprint"].isin(wanted)].reset_index(drop=True), computed, folder, plan.skipped)
+
+
+def follow_run(
+    source: Source,
+    config: AnalysisConfig,
+    *,
+    progress: Progress | None = None,
+    wait: Callable[[], None] = lambda: time.sleep(POLL_SECONDS),
+) -> Iterator[AnalysisResult]:
+    """Analyse each checkpoint soon after it is sealed, until the run is finished: a result after every round with news."""
+    seen: list[int] = []
+    while not _is_finished(source, config):
+        existing = source.steps()
+        if existing != seen:
+            seen = existing
+            yield run_analysis(source, config, progress=progress, unfinished=True)
+        wait()
+    yield run_analysis(source, config, progress=progress)
+
+
+POLL_SECONDS = 5.0
+"""Seconds between two looks for a new checkpoint."""
+
+
+def _is_finished(source: Source, config: AnalysisConfig) -> bool:
+    """Whether no checkpoint that the settings ask for can come any more."""
+    existing = source.steps()
+    wanted = config.wanted_steps()
+    if wanted is not None:
+        return set(wanted) <= set(existing)
+    return source.last_step is None or (bool(existing) and existing[-1] >= source.last_step)
 
 
 def _check_targets(plan: Plan, source: Source, open_run: Callable[[str], Source]) -> None:

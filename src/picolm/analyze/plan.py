@@ -39,6 +39,8 @@ class Partner:
     """None: the same step."""
     run: str | None = None
     layer: int | None = None
+    moves: bool = False
+    """Whether it is the last chosen step, which is another one once the run has gone on."""
 
     def __str__(self) -> str:
         if self.kind != "fixed":
@@ -79,7 +81,16 @@ class Plan:
 
     @property
     def measurements(self) -> list[Measurement]:
+        """All of them, in order."""
         return [measurement for group in self.by_view.values() for measurement in group]
+
+
+def without_moving_partners(plan: Plan) -> Plan:
+    """The measurements that will not have to be made again when the run has gone on."""
+    kept = {
+        key: [each for each in group if each.partner is None or not each.partner.moves] for key, group in plan.by_view.items()
+    }
+    return Plan({key: group for key, group in kept.items() if group}, plan.skipped)
 
 
 def plan_analysis(config: AnalysisConfig, steps: Sequence[int]) -> Plan:
@@ -129,7 +140,7 @@ def _partner(choice: CompareWith, steps: Sequence[int]) -> Partner:
     if isinstance(choice, Target):
         return Partner("fixed", choice.step, choice.run, choice.layer)
     if choice in ("first", "last"):
-        return Partner("fixed", steps[0] if choice == "first" else steps[-1])
+        return Partner("fixed", steps[0] if choice == "first" else steps[-1], moves=choice == "last")
     return Partner("beside" if choice == "beside" else "previous")
 
 

@@ -37,6 +37,11 @@ class Source(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def last_step(self) -> int | None:
+        """Step at which the run is finished, where that is known."""
+        ...
+
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
         ...
@@ -59,6 +64,11 @@ class FolderSource:
     @property
     def name(self) -> str:
         return self.run.name
+
+    @property
+    def last_step(self) -> int | None:
+        planned = self.run.identity().get("max_steps")
+        return int(planned) if isinstance(planned, int) else None
 
     def steps(self) -> list[int]:
         return self.run.steps()

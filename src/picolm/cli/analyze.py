@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,25 +18,51 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    run: Annotated[Path, typer.Argument(help="Run folder, such as runs/demo.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, such as runs/demo; also one written by the original trainer.")],
     analysis: Annotated[str, typer.Argument(help="Analysis file (YAML), or the name of one that comes along: table5.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new checkpoints until the run is finished.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, one object per line.")] = False,
 ) -> None:
     """Apply metrics to components of a run's checkpoints; only what is missing is computed."""
     from picolm.analyze.config import load_analysis
-    from picolm.analyze.engine import run_analysis
+    from picolm.analyze.engine import follow_run, run_analysis
+    from picolm.analyze.outputs import plain_records, share
     from picolm.analyze.source import open_source
+    from picolm.cli.console import say, say_next
 
     source = open_source(run)
     config = load_analysis(analysis)
     with _progress_bar() as progress:
-        result = run_analysis(source, config, progress=progress)
+        if follow:
+            result = _follow(follow_run(source, config, progress=progress))
+        else:
+            result = run_analysis(source, config, progress=progress)
+    for sentence in share(result.rows, run=source.name, config=config, folder=result.folder):
+        say(sentence)
     if as_json:
-        typer.echo(result.rows.to_json(orient="records", lines=True), nl=False)
+        for record in plain_records(result.rows):
+            typer.echo(json.dumps(record, ensure_ascii=False))
         return
     for line in _summary(result):
         typer.echo(line)
-    typer.echo(f"next: pico report {run}")
+    say_next(f"pico report {run}")
+
+
+def _follow(results: Iterator[AnalysisResult]) -> AnalysisResult:
+    """The last result; each one that brings news is said. Ctrl-C ends the waiting, not what was computed."""
+    from picolm.base.errors import PicoError
+    from picolm.cli.console import say
+
+    last: AnalysisResult | None = None
+    try:
+        for last in results:
+            if last.computed:
+                say(f"step {last.rows['step'].max()}: {last.computed:,} new rows")
+    except KeyboardInterrupt:
+        say("stopped waiting; the same command goes on")
+    if last is None:
+        raise PicoError("nothing was analysed: there is no checkpoint yet", "wait for the first one")
+    return last
 
 
 def _summary(result: AnalysisResult) -> list[str]:
