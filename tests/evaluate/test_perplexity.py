@@ -118,7 +118,7 @@ def test_sliding_windows_give_a_model_with_memory_more_context(decoder, tokenize
     [
         ([], "is empty"),
         ([{"txt": "a"}], "text.jsonl:1 has no column `text`"),
-        ([{"text": 3}], "`text` is a int, not a str"),
+        ([{"text": 3}], "`text` is a int, not text"),
         ([{"text": ""}], "only empty texts"),
         ([["text"]], "holds a list, not an object"),
     ],

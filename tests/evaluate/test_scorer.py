@@ -11,7 +11,9 @@ from torch import nn
 
 from picolm.base.errors import PicoError
 from picolm.evaluate import sharing
-from picolm.evaluate.scorer import Scorer, TokenSequence, encode_continuations
+from picolm.evaluate.scorer import Scorer, encode_continuations
+from picolm.evaluate.sharing import TokenSequence
+from picolm.model.contract import build_model
 
 
 def random_sequences(count: int, longest: int, seed: int = 0) -> list[TokenSequence]:
@@ -87,7 +89,7 @@ def test_the_output_head_sees_only_positions_that_are_read_and_shared_ones_once(
     with Scorer(decoder, tokenizer) as scorer:
         scorer.log_probs(shared)
         scorer.log_probs([TokenSequence(np.arange(20), 18)])
-    assert rows == [(3, 257), (2, 257)]
+    assert rows == [(1, 257), (1, 257), (3, 257), (1, 257), (1, 257), (2, 257)], "one row passes, one is compared, the read ones"
 
 
 def test_scoring_leaves_modes_gradients_hooks_and_random_streams_alone(bigram, tokenizer):
@@ -153,3 +155,41 @@ def test_a_long_context_loses_its_beginning_and_a_long_continuation_is_refused(b
         assert encoded.cut_tokens == 15 and len(encoded.sequence.tokens) == 17 and encoded.sequence.start == 15
         with pytest.raises(PicoError, match="has 17 tokens; the model accepts 16"):
             encode_continuations(scorer, [("x", "a" * 17)])
+
+
+def test_a_long_start_that_many_share_is_computed_once_and_changes_nothing(decoder, tokenizer):
+    rng = np.random.default_rng(1)
+    config = decoder.config.model_copy(update={"max_seq_len": 128})
+    model = build_model(config, torch.Generator().manual_seed(0))
+    start = rng.integers(0, 257, 60)
+    sequences = [TokenSequence(np.concatenate([start, rng.integers(0, 257, rng.integers(2, 30))]), 61) for _ in range(40)]
+    sequences += [TokenSequence(rng.integers(0, 257, 90), 50) for _ in range(3)]
+    widths = []
+    model.layers[0].register_forward_hook(lambda module, inputs, output: widths.append(output.shape[:2]))
+    with Scorer(model, tokenizer) as scorer:
+        found = scorer.log_probs(sequences)
+    assert (1, 60) in widths and max(width for rows, width in widths if rows > 3) < 30
+    double = copy.deepcopy(model)
+    assert found == pytest.approx([independent_log_prob(double, sequence) for sequence in sequences], rel=1e-5)
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_scored_by_its_own_forward(decoder, tokenizer):
+    class Capped(nn.Module):
+        vocab_size, max_seq_len = 257, 32
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = decoder
+
+        def get_output_embeddings(self) -> nn.Module:
+            return self.inner.de_embedding_proj
+
+        def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+            return 0.1 * torch.tanh(self.inner(tokens_BT) / 0.1)
+
+    sequences = random_sequences(20, 32)
+    model = Capped()
+    with Scorer(model, tokenizer) as scorer:
+        found = scorer.log_probs(sequences)
+    double = copy.deepcopy(model)
+    assert found == pytest.approx([independent_log_prob(double, sequence) for sequence in sequences], rel=1e-5)

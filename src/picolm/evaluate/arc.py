@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError, suggestion
-from picolm.evaluate.choice import Item, Items, choice_scores, text_of, value_of
+from picolm.evaluate.choice import Item, Items, choice_scores
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
-from picolm.evaluate.files import Record
+from picolm.evaluate.files import Record, text_of, value_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from picolm.base.errors import PicoError, suggestion
+from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.estimates import Estimate, mean_of
-from picolm.evaluate.files import Record, data_files, hash_of_files, read_records
+from picolm.evaluate.files import Record, data_files, hash_of_files, number_of, read_records, text_of, texts_of
 from picolm.evaluate.scorer import Continuation, Scorer, encode_continuations
 from picolm.records.evaluation import Score
 
@@ -157,40 +157,6 @@ def _scores_of_group(group: str, answers: Sequence[Answer], note: str) -> list[S
 def choice_score(measure: str, estimate: Estimate, group: str, baseline: float | None, note: str) -> Score:
     """An estimate over items as a score."""
     return Score("multiple_choice", measure, estimate.value, group, estimate.standard_error, estimate.n, baseline, note)
-
-
-def text_of(record: Record, column: str) -> str:
-    """A text column of a record; PicoError if it is missing or not text."""
-    value = value_of(record, column)
-    if not isinstance(value, str):
-        raise PicoError(f"data: {record.place}: `{column}` is a {type(value).__name__}, not text")
-    return value
-
-
-def texts_of(record: Record, column: str) -> tuple[str, ...]:
-    """A column that holds a list of texts."""
-    value = value_of(record, column)
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
-        raise PicoError(f"data: {record.place}: `{column}` is not a list of texts")
-    return tuple(value)
-
-
-def number_of(record: Record, column: str) -> int:
-    """A column that holds a whole number, possibly written as text."""
-    value = value_of(record, column)
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise PicoError(f"data: {record.place}: `{column}` = {value!r} is not a whole number")
-    return value
-
-
-def value_of(record: Record, column: str) -> Any:
-    """A column of a record; PicoError with the nearest one if it is missing."""
-    if not isinstance(record.values, dict) or column not in record.values:
-        columns = list(record.values) if isinstance(record.values, dict) else []
-        raise PicoError(f"data: {record.place} has no column `{column}`", suggestion(column, columns))
-    return record.values[column]
 
 
 @EVALUATIONS.register("multiple_choice")

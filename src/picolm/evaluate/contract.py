@@ -120,7 +120,7 @@ class EvaluationEntry(Named):
 
 
 class PalomaSection(Settings):
-    """`evaluation.paloma`: defaults for the evaluation `paloma`, under the names of the original."""
+    """`evaluation.paloma`: defaults for `paloma` and `paloma_original`, under the names of the original."""
 
     dataset_name: Annotated[str | None, OPERATIONAL] = "pico-lm/pretokenized-paloma-tinsy"
     """Texts or tokens to score: a local path, else a Hub name. Null switches the evaluation off."""
@@ -151,16 +151,12 @@ class EvaluationConfig(Settings):
     @property
     def entries(self) -> tuple[EvaluationEntry, ...]:
         """The evaluations that are switched on."""
-        return tuple(entry for entry in self.metrics or () if entry.name != "paloma" or _dataset_of(entry, self) is not None)
+        return tuple(entry for entry in self.metrics or () if self.options_of(entry).get("dataset_name", "") is not None)
 
     def options_of(self, entry: EvaluationEntry) -> dict[str, Any]:
         """An entry's options over the defaults in the section of the same name."""
-        defaults = self.paloma.model_dump() if entry.name == "paloma" else {}
+        defaults = self.paloma.model_dump() if entry.name in ("paloma", "paloma_original") else {}
         return {**defaults, **entry.options}
-
-
-def _dataset_of(entry: EvaluationEntry, config: EvaluationConfig) -> Any:
-    return config.options_of(entry).get("dataset_name")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,15 +67,16 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def read_records(path: Path, columns: Mapping[str, type] | None = None) -> Iterator[Record]:
-    """The objects in a file, each with these columns of these types; PicoError names file, line and column."""
+def read_records(path: Path) -> Iterator[Record]:
+    """The objects in a file; PicoError if it is empty, damaged or of another sort."""
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise PicoError(f"data: {path} is none of {', '.join(readers)}")
     empty = True
     for record in readers[path.suffix](path):
         empty = False
-        _check(record, columns or {})
+        if not isinstance(record.values, dict):
+            raise PicoError(f"data: {record.place} holds a {type(record.values).__name__}, not an object")
         yield record
     if empty:
         raise PicoError(f"data: {path} is empty", "it must hold at least one object")
@@ -126,15 +127,37 @@ def _parsed(text: str, place: str) -> Any:
         raise PicoError(f"data: {place} is not JSON: {error}") from error
 
 
-def _check(record: Record, columns: Mapping[str, type]) -> None:
-    if not isinstance(record.values, dict):
-        raise PicoError(f"data: {record.place} holds a {type(record.values).__name__}, not an object")
-    for column, kind in columns.items():
-        if column not in record.values:
-            raise PicoError(f"data: {record.place} has no column `{column}`", suggestion(column, record.values))
-        if not isinstance(record.values[column], kind):
-            found = type(record.values[column]).__name__
-            raise PicoError(f"data: {record.place}: `{column}` is a {found}, not a {kind.__name__}")
+def text_of(record: Record, column: str) -> str:
+    """A text column of a record; PicoError if it is missing or not text."""
+    value = value_of(record, column)
+    if not isinstance(value, str):
+        raise PicoError(f"data: {record.place}: `{column}` is a {type(value).__name__}, not text")
+    return value
+
+
+def texts_of(record: Record, column: str) -> tuple[str, ...]:
+    """A column that holds a list of texts."""
+    value = value_of(record, column)
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise PicoError(f"data: {record.place}: `{column}` is not a list of texts")
+    return tuple(value)
+
+
+def number_of(record: Record, column: str) -> int:
+    """A column that holds a whole number, possibly written as text."""
+    value = value_of(record, column)
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PicoError(f"data: {record.place}: `{column}` = {value!r} is not a whole number")
+    return value
+
+
+def value_of(record: Record, column: str) -> Any:
+    """A column of a record; PicoError with the nearest one if it is missing."""
+    if column not in record.values:
+        raise PicoError(f"data: {record.place} has no column `{column}`", suggestion(column, record.values))
+    return record.values[column]
 
 
 def hash_of_files(files: Sequence[Path]) -> str:

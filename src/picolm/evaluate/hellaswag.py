@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from picolm.evaluate.choice import Item, Items, choice_scores, number_of, preprocessed_item, text_of, texts_of
+from picolm.evaluate.choice import Item, Items, choice_scores, preprocessed_item
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
-from picolm.evaluate.files import Record
+from picolm.evaluate.files import Record, number_of, text_of, texts_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 
@@ -44,7 +44,7 @@ class HellaSwag(Evaluation):
 
 def hellaswag_item(record: Record) -> Item:
     """An item in the original form, cleaned up, or a preprocessed one as it is."""
-    if isinstance(record.values, dict) and "query" in record.values:
+    if "query" in record.values:
         return preprocessed_item(record)
     scene = f"{text_of(record, 'ctx_a')} {text_of(record, 'ctx_b').capitalize()}"
     return Item(

@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.estimates import Estimate, mean_of
-from picolm.evaluate.files import data_files, hash_of_files, read_records
+from picolm.evaluate.files import data_files, hash_of_files, read_records, text_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 
@@ -83,13 +83,14 @@ class MinimalPairs(Evaluation):
 
 def read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of a JSONL file; without `UID` the file's name is the paradigm."""
-    for record, _ in read_records(path, {"sentence_good": str, "sentence_bad": str}):
+    for record in read_records(path):
+        values = record.values
         yield Pair(
-            good=record["sentence_good"],
-            bad=record["sentence_bad"],
-            paradigm=str(record.get("UID", path.stem)),
-            field=str(record.get("field", "")).replace("/", "_"),  # BLiMP spells one of its fields in two ways
-            term=str(record.get("linguistics_term", "")),
+            good=text_of(record, "sentence_good"),
+            bad=text_of(record, "sentence_bad"),
+            paradigm=str(values.get("UID", path.stem)),
+            field=str(values.get("field", "")).replace("/", "_"),  # BLiMP spells one of its fields in two ways
+            term=str(values.get("linguistics_term", "")),
         )
 
 

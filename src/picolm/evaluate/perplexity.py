@@ -15,9 +15,10 @@ from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
-from picolm.evaluate.documents import Documents, open_documents
+from picolm.evaluate.documents import Documents, Source, open_documents
 from picolm.evaluate.estimates import Estimate, exponential_of, mean_of_estimates, ratio_of
-from picolm.evaluate.scorer import Scorer, TokenSequence
+from picolm.evaluate.scorer import Scorer
+from picolm.evaluate.sharing import TokenSequence
 from picolm.records.evaluation import Score
 
 NATS_PER_BIT = float(np.log(2.0))
@@ -35,20 +36,21 @@ class Perplexity(Evaluation):
         window: PositiveInt | None = None,
         stride: PositiveInt | None = None,
         text_field: str = "text",
+        domain_field: str | None = None,
+        prefix: bool = True,
         limit: PositiveInt | None = None,
     ) -> None:
-        """`data`: a JSONL file, a folder of them (each file is a domain), prepared data; null: the run's prepared data.
+        """`data`: JSONL, JSON or parquet of text or of token ids (`input_ids`), a file or a folder of them, prepared data, or a
+        Hub name; null: the run's prepared data. Each file is a domain, unless `domain_field` names a column that says it.
 
         `window`: tokens predicted at once; null: as many as the model accepts. `stride`: tokens between windows; null: the
         window, so that they are disjoint (only the last of a document reaches back to be full). A smaller stride gives every
-        token at least window - stride tokens of context. `limit`: documents (or rows) per file.
+        token at least window - stride tokens of context. `prefix`: whether the prefix token stands before each text, so that
+        its first token is scored. `limit`: documents (or rows) per file.
         """
-        self._data = data
-        self._split = split
+        self._source = Source(data, split, text_field, domain_field, limit, prefix)
         self._window = window
         self._stride = stride
-        self._text_field = text_field
-        self._limit = limit
         self._documents: Documents | None = None
 
     def check(self, given: Given) -> None:
@@ -57,44 +59,48 @@ class Perplexity(Evaluation):
             raise PicoError(f"window = {window} is more than the {given.max_seq_len} tokens the model accepts", "leave it out")
         if window is not None and self._stride is not None and self._stride > window:
             raise PicoError(f"stride = {self._stride} is more than window = {window}", "tokens between windows would go unscored")
-        self._documents = open_documents(
-            self._data, split=self._split, text_field=self._text_field, limit=self._limit, given=given
-        )
+        self._documents = open_documents(self._source, given)
 
     def run(self, scorer: Scorer) -> list[Score]:
-        return scores_of(self.tallies(scorer, self._window_for(scorer)))
+        return scores_of(self.tallies(scorer))
 
-    def tallies(self, scorer: Scorer, window: int) -> dict[str, Tally]:
+    def tallies(self, scorer: Scorer) -> dict[str, Tally]:
         """Loss, tokens and bytes of every document, by domain, in the order of the data."""
+        assert self._documents is not None, "check comes before run"
+        window = self._window_for(scorer)
+        stride = min(self._stride or window, window)
         tallies: dict[str, Tally] = {}
-        for chunk in self._checked_documents.chunks(scorer):
-            windows = [list(windows_of(document.tokens, window, self._stride or window)) for document in chunk]
-            log_probs = scorer.log_probs([sequence for document in windows for sequence in document])
-            document_of = np.repeat(np.arange(len(chunk)), [len(each) for each in windows])
-            sums = np.bincount(document_of, weights=log_probs, minlength=len(chunk))
-            for document, log_prob in zip(chunk, sums, strict=True):
-                tally = tallies.setdefault(document.domain, Tally())
-                tally.add(-float(log_prob), len(document.tokens) - 1, document.bytes)
+        for chunk in self._documents.chunks(scorer):
+            losses = losses_of([document.tokens for document in chunk], scorer, window, stride)
+            for document, loss in zip(chunk, losses, strict=True):
+                tallies.setdefault(document.domain, Tally()).add(loss, len(document.tokens) - 1, document.bytes)
         return tallies
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
+        assert self._documents is not None, "check comes before run"
         window = self._window_for(scorer)
         return {
-            "data": self._data or "the run's prepared data",
-            "data_hash": self._checked_documents.data_hash,
-            "split": self._split,
+            "data": self._source.data or "the run's prepared data",
+            "data_hash": self._documents.data_hash,
+            "split": self._source.split,
             "window": window,
-            "stride": self._stride or window,
-            "limit": self._limit,
+            "stride": min(self._stride or window, window),
+            "prefix": self._documents.starts_with_prefix,
+            "limit": self._source.limit,
+            "standard_error": "clustered by document",
         }
-
-    @property
-    def _checked_documents(self) -> Documents:
-        assert self._documents is not None, "check comes before run"
-        return self._documents
 
     def _window_for(self, scorer: Scorer) -> int:
         return min(self._window or scorer.max_seq_len, scorer.max_seq_len)
+
+
+def losses_of(documents: Sequence[NDArray[np.integer[Any]]], scorer: Scorer, window: int, stride: int) -> list[float]:
+    """Loss in nats of each document, summed over all its tokens but the first."""
+    windows = [list(windows_of(tokens, window, stride)) for tokens in documents]
+    log_probs = scorer.log_probs([sequence for document in windows for sequence in document])
+    document_of = np.repeat(np.arange(len(documents)), [len(each) for each in windows])
+    sums = np.bincount(document_of, weights=log_probs, minlength=len(documents))
+    return [-float(each) for each in sums]
 
 
 def windows_of(tokens: NDArray[np.integer[Any]], window: int, stride: int) -> Iterator[TokenSequence]:

@@ -6,7 +6,7 @@ output head runs only at positions that are read, once for sequences that share 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.head import HeadOnlyWhereRead, vocabulary_of
-from picolm.evaluate.sharing import positions_to_read
-
-IntArray = NDArray[np.integer[Any]]
+from picolm.evaluate.batches import BatchLimits, batches_of, shared_start
+from picolm.evaluate.head import LogitReader, vocabulary_of
+from picolm.evaluate.sharing import TokenSequence, positions_to_read
+from picolm.model.contract import LanguageModel
+from picolm.model.generation import KeyValueCache
 
 
 class Tokenizer(Protocol):
@@ -32,13 +33,6 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
     def encode_batch(self, texts: Sequence[str], /) -> Sequence[Any]: ...
     def decode(self, ids: Any, /) -> str: ...
-
-
-class TokenSequence(NamedTuple):
-    """Token ids of which those from position `start` on are scored, given all before them. `start` is at least 1."""
-
-    tokens: IntArray
-    start: int = 1
 
 
 class Scorer:
@@ -53,12 +47,13 @@ class Scorer:
         precision: str = "32-true",
         max_seq_len: int | None = None,
         prefix_token_id: int | None = None,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
         logit_bytes: int = 2**28,
     ) -> None:
         """`prefix_token_id` stands before a text that nothing precedes; None: the tokenizer's end-of-text token.
 
-        `batch_tokens` limits the tokens in a forward pass and `logit_bytes` its logits; neither affects the scores.
+        `batch_tokens` limits the tokens in a forward pass (None: 8,192 on a CPU, 65,536 elsewhere), `logit_bytes` its logits
+        where a model makes them for every position; neither affects the scores.
         """
         if precision not in ("32-true", "bf16-mixed", "bf16-true"):
             raise PicoError(f"precision `{precision}` is not known", "allowed: `32-true`, `bf16-mixed`, `bf16-true`")
@@ -68,8 +63,10 @@ class Scorer:
         self._tokenizer = tokenizer
         self._precision = precision
         self._prefix_token_id = prefix_token_id
-        self._batch_tokens = batch_tokens
-        self._logit_rows = max(1, logit_bytes // (4 * vocabulary_of(model)))
+        self._reader = LogitReader(model)
+        rows = max(1, logit_bytes // (4 * vocabulary_of(model))) if self._reader.makes_all_logits else None
+        self._limits = BatchLimits(batch_tokens or (8192 if self.device.type == "cpu" else 65536), rows)
+        self._may_share = isinstance(model, LanguageModel) and type(model.new_cache()) is KeyValueCache
         self._training_modules: list[nn.Module] = []
 
     def __enter__(self) -> Scorer:
@@ -122,7 +119,7 @@ class Scorer:
         self._check(unique)
         sums = np.zeros(len(unique))
         with torch.no_grad(), self._autocast():
-            for batch in self._batches(unique):
+            for batch in batches_of(unique, self._limits):
                 sums[batch] = self._score([unique[index] for index in batch])
         return sums[index_of]
 
@@ -148,38 +145,36 @@ class Scorer:
                     "use the tokenizer and the data that belong to the model",
                 )
 
-    def _batches(self, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
-        """Indices of sequences of similar length, longest first, so that memory runs out at once or not at all."""
-        lengths = [len(tokens) - 1 if start < len(tokens) else 0 for tokens, start in sequences]
-        order = sorted(
-            (i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], sequences[i].tokens.tobytes())
-        )
-        batch: list[int] = []
-        rows_read = 0
-        for index in order:
-            read = len(sequences[index].tokens) - sequences[index].start
-            full = batch and (len(batch) + 1) * lengths[batch[0]] > self._batch_tokens
-            if full or (batch and rows_read + read > self._logit_rows):
-                yield batch
-                batch, rows_read = [], 0
-            batch.append(index)
-            rows_read += read
-        if batch:
-            yield batch
-
     def _score(self, batch: Sequence[TokenSequence]) -> NDArray[np.float64]:
-        longest = max(len(tokens) for tokens, _ in batch) - 1
+        shared = shared_start(batch) if self._may_share else 0
+        longest = max(len(tokens) for tokens, _ in batch) - 1 - shared
         inputs_BT = np.zeros((len(batch), longest), dtype=np.int64)
         for row, (tokens, _) in enumerate(batch):
-            inputs_BT[row, : len(tokens) - 1] = tokens[:-1]
-        read = positions_to_read(batch, longest)
-        # Padding stands to the right, where causal attention never looks: no mask is needed.
-        with HeadOnlyWhereRead(self.model, torch.from_numpy(read.flat_positions).to(self.device)) as head:
-            logits_RV = head.read(torch.from_numpy(inputs_BT).to(self.device)).float()
-        normalizer_R = torch.logsumexp(logits_RV, dim=-1)
-        row_of, target = (torch.from_numpy(each).to(self.device) for each in (read.row_of, read.targets))
-        log_probs = (logits_RV[row_of, target] - normalizer_R[row_of]).double().cpu().numpy()
-        return np.bincount(read.sequence_of, weights=log_probs, minlength=len(batch)).astype(np.float64)
+            inputs_BT[row, : len(tokens) - 1 - shared] = tokens[shared:-1]
+        reading = positions_to_read(batch, longest, shared)
+        forward = self._forward(self._on_device(inputs_BT), self._on_device(batch[0].tokens[None, :shared]))
+        log_probs = self._reader.log_probs(forward, reading, self.device)
+        return np.bincount(reading.sequence_of, weights=log_probs, minlength=len(batch)).astype(np.float64)
+
+    def _forward(self, tokens_BT: Tensor, shared_1T: Tensor) -> Callable[[], Any]:
+        """The forward pass over a batch, after a start that all rows share. Padding stands to the right, where causal
+        attention never looks, so no mask is needed.
+        """
+        if not shared_1T.numel():
+            return lambda: self.model(tokens_BT)
+
+        def after_shared_start() -> Any:
+            assert isinstance(self.model, LanguageModel)
+            cache = self.model.new_cache()
+            self.model(shared_1T, cache=cache)
+            for kept in (cache.keys, cache.values):
+                kept[:] = [each.expand(len(tokens_BT), -1, -1, -1) for each in kept]
+            return self.model(tokens_BT, cache=cache)
+
+        return after_shared_start
+
+    def _on_device(self, values: NDArray[np.integer[Any]]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(self.device)
 
 
 class Continuation(NamedTuple):

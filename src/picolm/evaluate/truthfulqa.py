@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.choice import Item, Items, choice_score, choice_scores, text_of, value_of
+from picolm.evaluate.choice import Item, Items, choice_score, choice_scores
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.estimates import mean_of
-from picolm.evaluate.files import Record
+from picolm.evaluate.files import Record, text_of, value_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 
