@@ -81,6 +81,6 @@ def test_background_writes_keep_their_order_and_errors_reach_the_caller():
     saver.submit("checkpoint 1", slow)
     assert saver.submit("checkpoint 2", lambda: written.append("second")) > 0.01
     saver.submit("checkpoint 3", full)
-    with pytest.raises(PicoError, match="checkpoint 3 could not be written.*No space left"):
+    with pytest.raises(PicoError, match=r"checkpoint 3 could not be written.*No space left"):
         saver.close()
     assert written == ["first", "second"]

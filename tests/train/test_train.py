@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -65,6 +66,10 @@ def test_the_train_gradient_is_the_mean_over_the_batch_of_that_step(make_config:
     assert log[2]["gradient_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
+def keep_output(outputs: dict[str, torch.Tensor], name: str, module: object, inputs: object, output: torch.Tensor) -> None:
+    outputs[name] = output
+
+
 def test_activations_are_the_outputs_at_the_last_position(make_config: ConfigMaker):
     import picolm
 
@@ -75,7 +80,8 @@ def test_activations_are_the_outputs_at_the_last_position(make_config: ConfigMak
         tokens_BT = tokens_of(snapshot)[:, :-1]
         outputs: dict[str, torch.Tensor] = {}
         for name in snapshot.activations:
-            model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: outputs.__setitem__(name, out))
+            keep = functools.partial(keep_output, outputs, name)
+            model.get_submodule(name).register_forward_hook(keep)
         model(tokens_BT)
         for name in snapshot.activations:
             assert snapshot.activations[name].shape == (count, outputs[name].shape[-1])

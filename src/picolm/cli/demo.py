@@ -43,25 +43,31 @@ def run_demo(out: Path, settings: list[str]) -> dict[str, Any]:
     from picolm.analyze.config import load_analysis
     from picolm.analyze.engine import analyze_run
     from picolm.cli.console import TrainingProgress, say
+    from picolm.data.demo import prepare_demo_data
+    from picolm.records.rundir import open_run_directory
     from picolm.report.page import write_report
     from picolm.train.config import load_config
-    from picolm.train.setup import initialise_threads
+    from picolm.train.stop import STOPPED_EXIT_CODE
     from picolm.train.train import run_training
 
     seconds: dict[str, float] = {}
     config = load_config(shipped_config("demo.yaml"), [*demo_paths(out), *settings])
-    initialise_threads()
     with _timed(seconds, "data"):
         say("1. Data: sentences from a grammar whose entropy is known, a tokenizer trained on them, shards of tokens.")
-        data = _demo_data(out / "data", config)
+        data = prepare_demo_data(
+            out / "data",
+            seed=config.training.seeds.data,
+            train_tokens=config.training.max_steps * config.data.dataloader.batch_size * (config.model.max_seq_len + 1),
+            vocab_size=config.model.vocab_size,
+            row_length=config.model.max_seq_len + 1,
+        )
     with _timed(seconds, "training"):
         say(f"2. Training: {config.training.max_steps} updates; perplexity and grammar are tested at every checkpoint.")
         with TrainingProgress(config.training.max_steps) as progress:
             outcome = run_training(config, progress)
     if not outcome.complete:
-        raise typer.Exit(_stopped(outcome.run))
-    from picolm.records.rundir import open_run_directory
-
+        say(f"stopped at step {outcome.step}; repeat the same command to continue")
+        raise typer.Exit(STOPPED_EXIT_CODE)
     run = open_run_directory(outcome.run)
     with _timed(seconds, "analysis"):
         say("3. Analysis: the seven metrics of the paper's Table 5 on weights, gradients, activations and OV circuits.")
@@ -76,7 +82,7 @@ def run_demo(out: Path, settings: list[str]) -> dict[str, Any]:
         "checkpoints": run.steps(),
         "tokens": outcome.tokens,
         "rows": len(rows),
-        "entropy_floor_nats_per_token": data,
+        "entropy_floor_nats_per_token": data.manifest.get("entropy_floor_nats_per_token"),
         "seconds": {phase: round(duration, 1) for phase, duration in seconds.items()},
     }
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from picolm.cli import analyze, demo, evaluate, report, runs, show, train
+from picolm.cli import analyze, data, demo, evaluate, report, runs, show, train
 
 app = typer.Typer(
     name="pico",
@@ -41,6 +41,7 @@ def _options(
 START, LOOK = "Start", "Look inside"
 app.command(rich_help_panel=START)(demo.demo)
 app.command(rich_help_panel=START)(train.train)
+app.add_typer(data.app, name="data", rich_help_panel=START)
 app.command(rich_help_panel=LOOK)(runs.runs)
 app.command(rich_help_panel=LOOK)(show.show)
 app.command(rich_help_panel=LOOK)(evaluate.evaluate)
@@ -62,3 +63,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -79,6 +80,14 @@ def sealed_folder(path: Path, manifest: Manifest) -> Iterator[Path]:
             parts.setdefault(part_of(name), {})[name] = hash_file(folder / name)
         durable.flush_tree(folder)
         write_manifest(folder, Manifest(**{**vars(manifest), "parts": parts}))
+        share_with_readers(folder)
+
+
+def share_with_readers(folder: Path) -> None:
+    """Give every file the access that the manifest got from the user's umask: some writers leave theirs to the owner only."""
+    mode = stat.S_IMODE((folder / MANIFEST_NAME).stat().st_mode)
+    for name in list_files(folder):
+        (folder / name).chmod(mode)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -71,6 +71,11 @@ class RunDirectory:
     def reports(self) -> Path:
         return self.path / "report"
 
+    @property
+    def report_page(self) -> Path:
+        """Where `pico report` writes the page of this run if it is not told otherwise."""
+        return self.reports / "index.html"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step_{step}"
 

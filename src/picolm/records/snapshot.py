@@ -164,7 +164,7 @@ def open_snapshot(folder: Path, step: int, split: str) -> Snapshot:
         step=step,
         split=split,
         layout=layout,
-        weights=_weights(checkpoint.weights, layout),
+        weights=open_weights(checkpoint.weights, layout),
         activations=_captured(checkpoint, split, "activations", info),
         gradients=_captured(checkpoint, split, "gradients", info),
         updates=_captured(checkpoint, split, "updates", info),
@@ -174,7 +174,8 @@ def open_snapshot(folder: Path, step: int, split: str) -> Snapshot:
     )
 
 
-def _weights(path: Path, layout: Layout) -> TensorFile:
+def open_weights(path: Path, layout: Layout) -> TensorFile:
+    """The weights in a safetensors file under their plain names."""
     stored = _open_safetensors(path)
 
     def reader(place: Placement) -> Callable[[], Tensor]:

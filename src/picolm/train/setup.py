@@ -58,7 +58,9 @@ def build_training(config: RunConfig[Any], directory: RunDirectory) -> Training:
     return Training(parts, data, plan, val, prepare_evaluator(config, parts, data))
 
 
-def begin_or_continue(training: Training, may_write: Callable[[], None]) -> tuple[Progress, Checkpointer]:
+def begin_or_continue(
+    training: Training, may_write: Callable[[], None], say: Callable[[str], None]
+) -> tuple[Progress, Checkpointer]:
     """Create the run folder, or put its newest checkpoint into the objects. Only the holder of the run's lock may call this.
 
     `may_write` is asked before each checkpoint is sealed; it raises if the run has passed to another process.
@@ -67,7 +69,13 @@ def begin_or_continue(training: Training, may_write: Callable[[], None]) -> tupl
     first = parts.fabric.is_global_zero
     progress = Progress(sealed=set(parts.fabric.broadcast(directory.steps())))
     if progress.sealed:
-        restore(parts, progress, directory.checkpoint(max(progress.sealed)))
+        processes = restore(parts, progress, directory.checkpoint(max(progress.sealed)))
+        say(f"continuing {directory.path} from step {progress.step}")
+        if processes != parts.fabric.world_size:
+            say(
+                f"note: {processes} process(es) before, {parts.fabric.world_size} now: the same rows in the same order, "
+                "but sums are rounded differently, so the run is no longer bit-exact"
+            )
         if first:
             trainlog.cut_after(directory.log_file, progress.step)
             identity.record_continuation(directory, parts.config, progress.step)
@@ -295,8 +303,11 @@ def _val_batch(config: RunConfig[Any], rows: TokenRows | None) -> ValBatch | Non
     return ValBatch(SnapshotBatch(numbers, rows.read(numbers), rows.fingerprint), dynamics.batch_size)
 
 
-def restore(parts: Parts, progress: Progress, folder: Path) -> None:
-    """Verify a checkpoint and put it into fresh objects. A changed file is a PicoError naming it."""
+def restore(parts: Parts, progress: Progress, folder: Path) -> int:
+    """Verify a checkpoint and put it into fresh objects; the number of processes that wrote it.
+
+    A changed file is a PicoError naming it.
+    """
     verify(folder)
     state: TrainingState = read_state(CheckpointFolder(folder).training_state)
     load_weights(parts.model, folder)
@@ -307,6 +318,7 @@ def restore(parts: Parts, progress: Progress, folder: Path) -> None:
     parts.method.restore(state.method)
     progress.step, progress.tokens, progress.skipped = state.step, state.tokens, state.skipped
     progress.parent = manifest_hash(folder)
+    return len(state.generators)
 
 
 def seed_dropout(parts: Parts) -> None:

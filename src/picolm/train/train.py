@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
@@ -38,14 +41,23 @@ def run_training(config: RunConfig[Any], observer: Observer) -> Outcome:
 
 
 def _run(training: Training, observer: Observer, may_write: Callable[[], None]) -> Outcome:
-    with stop_on_signals(observer.say) as stop:
-        progress, checkpointer = begin_or_continue(training, may_write)
-        path = training.parts.directory.path
-        if progress.step:
-            observer.say(f"continuing {path} from step {progress.step}")
+    precision = training.parts.config.training.fabric.precision
+    with stop_on_signals(observer.say) as stop, default_dtype_of(precision):
+        progress, checkpointer = begin_or_continue(training, may_write, observer.say)
         observer.advance(progress.step)
         try:
             complete = train(training.parts, progress, checkpointer, observer, stop)
         finally:
             checkpointer.close()
-    return Outcome(path, progress.step, progress.tokens, complete)
+    return Outcome(training.parts.directory.path, progress.step, progress.tokens, complete)
+
+
+@contextmanager
+def default_dtype_of(precision: str) -> Iterator[None]:
+    """Fabric casts what a module returns to torch's default type: with `64-true` that must be float64, or the loss loses digits."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if precision == "64-true" else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

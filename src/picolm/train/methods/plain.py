@@ -21,7 +21,7 @@ class Plain(TrainingMethod):
     def forward_backward(self, model: nn.Module, batch: StepBatch, fabric: Fabric) -> StepResult:
         """Sum the loss over tokens and divide by the global count, so that the split into micro-batches cannot matter."""
         scale = fabric.world_size / batch.global_tokens  # data parallelism averages gradients over processes
-        loss_sum = torch.zeros((), device=fabric.device)
+        loss_sum = torch.zeros((), dtype=torch.float64 if fabric.device.type != "mps" else torch.float32, device=fabric.device)
         for number, tokens_BT in enumerate(batch.micro_batches, start=1):
             last = number == len(batch.micro_batches)
             with fabric.no_backward_sync(cast("_FabricModule", model), enabled=fabric.world_size > 1 and not last):
