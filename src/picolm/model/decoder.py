@@ -118,7 +118,7 @@ def rotation_of(position_BT: Tensor, head_width: int, theta: float) -> tuple[Ten
 
 def rotate_pairs(x_BTHK: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn each adjacent pair of coordinates by its angle. Source: Su et al. (2021). Real arithmetic: complex breaks kernels."""
-    pair = x_BTHK.float().view(*x_BTHK.shape[:-1], -1, 2)
+    pair = x_BTHK.to(torch.promote_types(x_BTHK.dtype, torch.float32)).view(*x_BTHK.shape[:-1], -1, 2)
     even, odd = pair[..., 0], pair[..., 1]
     turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
     return turned.flatten(-2).to(x_BTHK.dtype)
