@@ -127,7 +127,8 @@ def _measure(
     value: float | None = None
     null: float | None = None
     n: int | None = None
-    note, dtype, estimator = piece.note, "", ""
+    dtype, estimator = "", ""
+    notes = [piece.note, *(step.notes.get(data_type, "") for data_type in view.component.reads)]
     try:
         dtype, n, estimator = _stored_type(matrix), _count(measurement, matrix), metric.estimator(matrix)
         partner = None
@@ -137,7 +138,7 @@ def _measure(
         value = metric.value(matrix, partner)
         null = null_value(metric, matrix, partner)
     except Undefined as reason:
-        note = f"{note}; {reason}" if note else str(reason)
+        notes.append(str(reason))
     return Row(
         run=step.run,
         variant=step.variant,
@@ -158,7 +159,7 @@ def _measure(
         n=n,
         dtype=dtype,
         estimator=estimator,
-        note=note,
+        note="; ".join(note for note in notes if note),
         fingerprint=fingerprint,
     )
 

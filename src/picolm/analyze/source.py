@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from picolm.base.errors import PicoError
+from picolm.records.legacy import GRADIENT_NOTE, LegacyRun, is_legacy_run
 from picolm.records.manifest import Manifest, read_manifest, verify
-from picolm.records.rundir import CheckpointFolder, RunDirectory
+from picolm.records.rundir import CheckpointFolder, RunDirectory, open_run_directory
 from picolm.records.snapshot import Snapshot, open_snapshot
 
 
@@ -29,6 +29,8 @@ class Step:
     variant: str = ""
     seed: int | None = None
     tokens: int | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Stored data type -> what a reader of values made of it must know."""
 
 
 class Source(Protocol):
@@ -92,13 +94,44 @@ class FolderSource:
         )
 
 
+@dataclass(frozen=True)
+class LegacySource:
+    """A run folder of the original trainer."""
+
+    run: LegacyRun
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def last_step(self) -> int | None:
+        return None
+
+    def steps(self) -> list[int]:
+        return self.run.steps()
+
+    def analysis(self, name: str) -> Path:
+        return RunDirectory(self.run.path).analysis(name)
+
+    def open_step(self, number: int) -> Step:
+        run = self.run
+        return Step(
+            run=run.name,
+            step=number,
+            snapshot=cache(lambda split: run.snapshot(number, split or "val")),
+            hashes=cache(lambda split, data_types: run.hashes(number, split or "val", data_types)),
+            verify=lambda data_types: None,  # there is no manifest to verify against
+            tokens=run.tokens(number),
+            notes={"gradients": GRADIENT_NOTE},
+        )
+
+
 def open_source(path: Path) -> Source:
     """The run in a folder; PicoError if there is none."""
-    run = RunDirectory(path)
-    if run.identity_file.is_file():
-        return FolderSource(run)
-    run.identity()  # says that it is no run folder, and which is near
-    raise PicoError(f"{path} is not a run folder")
+    if is_legacy_run(path):
+        return LegacySource(LegacyRun(path))
+    return FolderSource(open_run_directory(path))
 
 
 def stored_hashes(manifest: Manifest, split: str, data_types: tuple[str, ...]) -> list[str]:
