@@ -54,7 +54,7 @@ def _run(training: Training, observer: Observer, may_write: Callable[[], None]) 
 
 @contextmanager
 def default_dtype_of(precision: str) -> Iterator[None]:
-    """Fabric casts what a module returns to torch's default type: with `64-true` that must be float64, or the loss loses digits."""
+    """Fabric casts what a module returns to torch's default type; with `64-true` the loss would lose its digits."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if precision == "64-true" else before)
     try:
