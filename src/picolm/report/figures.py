@@ -17,6 +17,8 @@ from picolm.report.spec import chart_spec, table_rows, with_rows
 if TYPE_CHECKING:
     import pandas
 
+    from picolm.report.tables import ReportData
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """Text cells that begin so are run as formulas by spreadsheets; they get an apostrophe."""
 
@@ -65,6 +67,23 @@ def _write_drawings(figure: Figure, folder: Path, stem: str, style: theme.Style,
     for path, kind in zip(paths, DRAWINGS, strict=True):
         durable.write_bytes(path, drawings[kind])
     return paths
+
+
+def write_tables(data: ReportData, page: Path) -> tuple[Path, ...]:
+    """The whole tables behind a page, nothing thinned, as parquet in the folder `<page>-data` beside it; the paths."""
+    import io
+
+    folder = page.with_name(f"{page.stem}-data")
+    written = []
+    for name in ("log", "scores", "rows", "checkpoints"):
+        table = getattr(data, name)
+        if len(table):
+            buffer = io.BytesIO()
+            table.to_parquet(buffer, index=False)
+            path = folder / f"{name}.parquet"
+            durable.write_bytes(path, buffer.getvalue())
+            written.append(path)
+    return tuple(written)
 
 
 def write_numbers(data: pandas.DataFrame, stem: Path) -> list[Path]:

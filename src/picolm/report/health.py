@@ -12,6 +12,9 @@ from picolm.report.panels.cost import duration, quantity
 from picolm.report.panels.loss import validation_losses
 from picolm.report.tables import RunTables, entropy_floor, section_of
 
+MANY_UNDEFINED = 0.2
+"""Share of analysis values that may be undefined without being a problem: the last step, for one, has no update."""
+
 RECENT_ROWS = 50
 """Logged updates that count as recent."""
 
@@ -88,7 +91,8 @@ def _checkpoint_problems(run: RunTables) -> list[str]:
 
 def _analysis_problems(run: RunTables) -> list[str]:
     missing = run.rows["value"].isna() if len(run.rows) else pandas.Series(dtype=bool)
-    return [f"{int(missing.sum()):,} of {len(run.rows):,} analysis values are undefined"] if missing.any() else []
+    many = len(missing) > 0 and float(missing.mean()) > MANY_UNDEFINED
+    return [f"{int(missing.sum()):,} of {len(run.rows):,} analysis values are undefined"] if many else []
 
 
 def latest(run: RunTables) -> list[tuple[str, str]]:
@@ -145,7 +149,7 @@ def progress_sentence(progress: Progress) -> str:
     if progress.seconds_left is not None:
         pieces.append(f"about {duration(progress.seconds_left)} of training left")
     if progress.tokens is not None:
-        pieces.append(f"{quantity(progress.tokens)}tokens")
+        pieces.append(f"{quantity(progress.tokens).strip()} tokens")
     last = f" (last: step {progress.last_checkpoint:,})" if progress.last_checkpoint is not None else ""
     return ", ".join([*pieces, f"{progress.checkpoints} checkpoints{last}"])
 

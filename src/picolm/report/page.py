@@ -16,7 +16,7 @@ from picolm.records import durable
 from picolm.records.rundir import RunDirectory
 from picolm.report import theme
 from picolm.report.bundle import vega_bundle
-from picolm.report.figures import write_figures
+from picolm.report.figures import write_figures, write_tables
 from picolm.report.headline import headlines, subtitle
 from picolm.report.panels.contract import DEFAULT_PANELS, PANELS, SEVERAL_PANELS, Figure, Panel
 from picolm.report.spec import page_spec, quick_charts
@@ -40,6 +40,7 @@ class Written:
     """What a report left on disk."""
 
     page: Path
+    tables: tuple[Path, ...]
     figures: tuple[Path, ...]
 
 
@@ -57,18 +58,22 @@ def make_report(
     title: str | None = None,
     figures: Path | None = None,
     style: str = "paper",
+    reload_seconds: float | None = None,
 ) -> Written:
-    """Write the page of one or several runs, and its figures if `figures` names a folder.
+    """Write the page of one or several runs, its tables as parquet beside it, and figures if `figures` names a folder.
 
-    `out`: the file; None: `report/index.html` in the (first) run folder.
+    `out`: the file; None: the place that `records` has for it in the first run folder. `reload_seconds`: how often the page
+    reads itself again while it is open; None: never.
     """
     data = read_report_data(runs, group_by=group_by)
     with quick_charts():
         built = build_panels(data, usual_panels(data) if panels is None else panels)
-    path = out if out is not None else runs[0].reports / "index.html"
-    durable.write_text(path, render_page(data, built, title=title or page_title(data)))
+    path = out if out is not None else runs[0].report_page
+    tables = write_tables(data, path)
+    page = render_page(data, built, title=title or page_title(data), tables=tables, reload_seconds=reload_seconds)
+    durable.write_text(path, page)
     drawn = [] if figures is None else write_figures(built, figures, style=style, layers=data.layer_count)
-    return Written(path, tuple(drawn))
+    return Written(path, tables, tuple(drawn))
 
 
 def usual_panels(data: ReportData) -> Sequence[str]:
@@ -92,8 +97,15 @@ def page_title(data: ReportData) -> str:
     return data.single.name if data.single is not None else f"{len(data.runs)} runs by {data.group_by}"
 
 
-def render_page(data: ReportData, panels: Sequence[Panel], *, title: str) -> str:
-    """The page as text."""
+def render_page(
+    data: ReportData,
+    panels: Sequence[Panel],
+    *,
+    title: str,
+    tables: Sequence[Path] = (),
+    reload_seconds: float | None = None,
+) -> str:
+    """The page as text. `tables`: files beside it; `reload_seconds`: how often an open page reads itself again."""
     import jinja2
 
     count = data.layer_count
@@ -124,8 +136,10 @@ def render_page(data: ReportData, panels: Sequence[Panel], *, title: str) -> str
         scripts=scripts,
         policy=content_policy(scripts, [style]),
         payload=lambda figure, legend: json_for_script({"name": figure.name, "spec": page_spec(figure, store, legend=legend)}),
+        tables=[f"{path.parent.name}/{path.name}" for path in tables],
+        live=reload_seconds is not None,
         columns=lambda: script_text(store.json()),
-        settings=json_for_script({"config": theme.page_config(count)}),
+        settings=json_for_script({"config": theme.page_config(count), "reloadSeconds": reload_seconds}),
     )
 
 

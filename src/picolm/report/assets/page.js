@@ -117,7 +117,10 @@
     for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
   }, { rootMargin: "600px" });
   const cards = [...document.querySelectorAll("[data-figure]")];
-  cards.forEach((card) => observer.observe(card));
+  for (const card of cards) {
+    card.querySelector(".chart").style.minHeight = `${card.dataset.height}px`;
+    observer.observe(card);
+  }
 
   function drawRest() {
     const next = cards.find((card) => visible(card) && !card.dataset.state);
@@ -191,6 +194,37 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   window.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+
+  // A live page reads itself again and comes back as it was left.
+  const selects = [...document.querySelectorAll("[data-choice] select")];
+  function keepPlace() {
+    const theme = document.documentElement.dataset.theme || "";
+    const open = [...document.querySelectorAll("details.table")].map((table) => table.open);
+    sessionStorage.setItem("place", JSON.stringify({ top: scrollY, focusLayer, theme, open, chosen: selects.map((select) => select.value) }));
+  }
+  function returnToPlace() {
+    const kept = sessionStorage.getItem("place");
+    sessionStorage.removeItem("place");
+    if (!kept) return;
+    const place = JSON.parse(kept);
+    if (place.theme) document.documentElement.dataset.theme = place.theme;
+    document.querySelectorAll("details.table").forEach((table, index) => { table.open = Boolean(place.open[index]); });
+    selects.forEach((select, index) => {
+      if (!place.chosen[index] || !select.querySelector(`option[value="${CSS.escape(place.chosen[index])}"]`)) return;
+      select.value = place.chosen[index];
+      select.dispatchEvent(new Event("change"));
+    });
+    setFocus(place.focusLayer);
+    window.scrollTo({ top: place.top, behavior: "instant" });
+  }
+  if (settings.reloadSeconds) {
+    returnToPlace();
+    setInterval(() => {
+      if (document.hidden || document.querySelector("details.menu[open]")) return;
+      keepPlace();
+      location.reload();
+    }, settings.reloadSeconds * 1000);
+  }
 
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.getAttribute("href").slice(1), link]));
   const spy = new IntersectionObserver((entries) => {

@@ -36,7 +36,7 @@ def _training_facts(run: RunTables) -> list[tuple[str, str]]:
     if "step_seconds" in run.log.columns and run.log["step_seconds"].notna().any():
         facts.append(("training time", duration(training_seconds(run))))
     if "tokens_per_second" in run.log.columns and run.log["tokens_per_second"].notna().any():
-        facts.append(("median speed", f"{quantity(float(run.log['tokens_per_second'].median()))}tokens/s"))
+        facts.append(("median speed", f"{quantity(float(run.log['tokens_per_second'].median())).strip()} tokens/s"))
     return facts
 
 
