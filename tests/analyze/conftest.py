@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from analysis_example import write_run
 
 from picolm.records.rundir import RunDirectory
+
+sys.path.append(str(Path(__file__).parents[1] / "records"))  # for legacy_example.py
 
 
 @pytest.fixture

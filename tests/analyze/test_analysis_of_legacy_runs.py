@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from legacy_example import write_original_folder
+
 from picolm.analyze.config import load_analysis
 from picolm.analyze.engine import run_analysis
 from picolm.analyze.source import open_source

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from legacy_example import LAYERS, WIDTH, write_original_folder
+
 from picolm.base.errors import PicoError
 from picolm.records.legacy import LegacyRun, is_legacy_run
 
