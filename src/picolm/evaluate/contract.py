@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import pydantic
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from picolm.base.config import OPERATIONAL, Settings
 from picolm.base.errors import PicoError
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from picolm.data.contract import TokenSource
+    from picolm.evaluate.processes import Processes
     from picolm.evaluate.scorer import Scorer, Tokenizer
 
-_BUILTIN = ("perplexity", "minimal_pairs", "choice", "hellaswag", "arc", "truthfulqa", "paloma")
+_BUILTIN = ("perplexity", "minimal_pairs", "choice", "hellaswag", "arc", "truthfulqa", "paloma", "samples")
 EVALUATIONS = Registry(
     "evaluation",
     builtin_modules=tuple(f"picolm.evaluate.{name}" for name in _BUILTIN),
@@ -60,6 +61,10 @@ class Evaluation(ABC):
     @abstractmethod
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         """What the scores depend on besides the model: hash of the data, window, delimiter, ... as JSON values."""
+
+    def samples(self) -> list[dict[str, str]]:
+        """Texts of the last run to be kept beside the scores, such as a prompt and its continuation. Most have none."""
+        return []
 
 
 class FunctionEvaluation(Evaluation):
@@ -108,10 +113,14 @@ class EvaluationEntry(Named):
     label: str | None = None
     """Name under which the scores are kept; null for the evaluation's own name. Needed to use one evaluation twice."""
 
+    every_n_steps: PositiveInt | None = None
+    """Updates between runs of this evaluation, and at the last; null: at every checkpoint."""
+
     @pydantic.model_serializer(mode="wrap")
     def _write_plain_name(self, handler: Callable[[Any], Any]) -> Any:
-        label = {} if self.label is None else {"label": self.label}
-        return {"name": self.name, **label, **self.options} if label or self.options else self.name
+        own = {"label": self.label, "every_n_steps": self.every_n_steps}
+        options = {name: value for name, value in own.items() if value is not None} | self.options
+        return {"name": self.name, **options} if options else self.name
 
     @property
     def row_label(self) -> str:
@@ -143,6 +152,10 @@ class EvaluationConfig(Settings):
 
     paloma: PalomaSection = PalomaSection()
 
+    budget: Annotated[PositiveFloat | None, OPERATIONAL] = None
+    """Largest share of the training time that evaluation may take, such as 0.1; runs that would exceed it are left out, which
+    is recorded. The first run of each and the last step are never left out. Null: no limit."""
+
     @pydantic.field_validator("metrics", mode="before")
     @classmethod
     def _accept_one_name(cls, value: Any) -> Any:
@@ -166,6 +179,7 @@ class NamedEvaluation:
     label: str
     evaluation: Evaluation
     given: Given
+    every_n_steps: int | None = None
 
     def check(self) -> None:
         """Refuse bad input; PicoError says which evaluation it belongs to."""
@@ -194,8 +208,22 @@ def build_evaluations(
                 f"give one a name of its own: {{name: {entry.name}, label: ...}}",
             )
         labels.add(entry.row_label)
-        built.append(NamedEvaluation(entry.row_label, _build(entry.name, config.options_of(entry), source), given))
+        evaluation = _build(entry.name, config.options_of(entry), source)
+        built.append(NamedEvaluation(entry.row_label, evaluation, given, entry.every_n_steps))
     return built
+
+
+def check_evaluations(evaluations: Sequence[NamedEvaluation]) -> None:
+    """Check all; one PicoError that names everything wrong, so that a person mends it in one go."""
+    problems: list[PicoError] = []
+    for named in evaluations:
+        try:
+            named.check()
+        except PicoError as error:
+            problems.append(error)
+    if problems:
+        hints = "\n".join(dict.fromkeys(problem.hint for problem in problems if problem.hint))
+        raise PicoError("\n".join(problem.message for problem in problems), hints)
 
 
 def _build(name: str, options: dict[str, Any], source: str) -> Evaluation:
@@ -225,18 +253,27 @@ def run_evaluations(
     *,
     device: Any = None,
     precision: str = "32-true",
+    prefix_token_id: int | None = None,
+    processes: Processes | None = None,
 ) -> Outcome:
-    """Score a model with every evaluation; leaves the model, its gradients and all random streams as they were."""
+    """Score a model with every evaluation; leaves the model, its gradients and all random streams as they were.
+
+    With `processes` (see `picolm.evaluate.processes.all_processes`) every process must call this, and each gets all scores.
+    """
     from picolm.evaluate.scorer import Scorer
+    from picolm.evaluate.undisturbed import random_streams_kept
 
     scores: list[Score] = []
     settings: dict[str, Any] = {}
-    with Scorer(model, tokenizer, device=device, precision=precision) as scorer:
+    scorer = Scorer(model, tokenizer, device=device, precision=precision, prefix_token_id=prefix_token_id, processes=processes)
+    with random_streams_kept(), scorer:
         for named in evaluations:
             started = time.perf_counter()
             scores += [_storable(replace(score, evaluation=named.label)) for score in named.evaluation.run(scorer)]
             seconds = round(time.perf_counter() - started, 3)
             settings[named.label] = {**named.evaluation.settings(scorer), **scorer.settings(), "seconds": seconds}
+            samples = named.evaluation.samples()
+            settings[named.label] |= {"samples": samples} if samples else {}
     return Outcome(scores, settings)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from picolm.base.errors import PicoError
 from picolm.evaluate.batches import BatchLimits, batches_of, shared_start
 from picolm.evaluate.head import LogitReader, vocabulary_of
+from picolm.evaluate.processes import OneProcess, Processes, share_of
 from picolm.evaluate.sharing import TokenSequence, positions_to_read
 from picolm.model.contract import LanguageModel
 from picolm.model.generation import KeyValueCache
@@ -49,11 +50,12 @@ class Scorer:
         prefix_token_id: int | None = None,
         batch_tokens: int | None = None,
         logit_bytes: int = 2**28,
+        processes: Processes | None = None,
     ) -> None:
         """`prefix_token_id` stands before a text that nothing precedes; None: the tokenizer's end-of-text token.
 
         `batch_tokens` limits the tokens in a forward pass (None: 8,192 on a CPU, 65,536 elsewhere), `logit_bytes` its logits
-        where a model makes them for every position; neither affects the scores.
+        where a model makes them for every position; neither affects the scores. `processes` share the work; None: this one.
         """
         if precision not in ("32-true", "bf16-mixed", "bf16-true"):
             raise PicoError(f"precision `{precision}` is not known", "allowed: `32-true`, `bf16-mixed`, `bf16-true`")
@@ -67,6 +69,7 @@ class Scorer:
         rows = max(1, logit_bytes // (4 * vocabulary_of(model))) if self._reader.makes_all_logits else None
         self._limits = BatchLimits(batch_tokens or (8192 if self.device.type == "cpu" else 65536), rows)
         self._may_share = isinstance(model, LanguageModel) and type(model.new_cache()) is KeyValueCache
+        self._processes: Processes = processes or OneProcess()
         self._training_modules: list[nn.Module] = []
 
     def __enter__(self) -> Scorer:
@@ -118,12 +121,14 @@ class Scorer:
         unique, index_of = _deduplicated(sequences)
         self._check(unique)
         sums = np.zeros(len(unique))
-        with torch.no_grad(), self._autocast():
-            for batch in batches_of(unique, self._limits):
-                sums[batch] = self._score([unique[index] for index in batch])
-        return sums[index_of]
+        with torch.no_grad(), self.autocast():
+            for batch, counts in share_of(list(batches_of(unique, self._limits)), self._processes):
+                found = self._score([unique[index] for index in batch])
+                sums[batch] = found if counts else sums[batch]
+        return self._processes.sum(sums)[index_of]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The arithmetic that was asked for, around a forward pass."""
         if self._precision != "bf16-mixed":
             return nullcontext()
         # Without the cache: weights cast here must not be found by an enclosing autocast that needs their gradients.

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from picolm.base.config import parse_settings, parse_yaml
+from picolm.evaluate.cadence import Cadence, resume_cadence, skipped_settings
+from picolm.evaluate.contract import EvaluationConfig, build_evaluations
+from picolm.records.evaluation import read_settings, write_scores
+from picolm.records.rundir import RunDirectory
+
+TEXT = "metrics: [{name: perplexity, label: often, every_n_steps: 10}, {name: perplexity, label: slow}]"
+
+
+def cadence(budget: float | None = None) -> Cadence:
+    config = parse_settings(EvaluationConfig, parse_yaml(TEXT, "test"), "test")
+    return Cadence(build_evaluations(config), last_step=95, budget=budget)
+
+
+def labels(due) -> list[str]:
+    return [named.label for named in due.evaluations]
+
+
+def test_an_evaluation_runs_at_checkpoints_or_at_its_own_pace_and_at_the_end():
+    plan = cadence()
+    assert labels(plan.due(0, is_checkpoint=True, training_seconds=0)) == ["often", "slow"]
+    assert labels(plan.due(5, is_checkpoint=True, training_seconds=1)) == ["slow"]
+    assert labels(plan.due(20, is_checkpoint=False, training_seconds=1)) == ["often"]
+    assert labels(plan.due(95, is_checkpoint=True, training_seconds=1)) == ["often", "slow"]
+    assert labels(plan.due(21, is_checkpoint=False, training_seconds=1)) == []
+
+
+def test_the_budget_is_kept_after_the_first_run_and_what_is_left_out_is_said():
+    plan = cadence(budget=0.1)
+    assert labels(plan.due(0, is_checkpoint=True, training_seconds=0)) == ["often", "slow"]
+    plan.note_seconds({"often": {"seconds": 1.0}, "slow": {"seconds": 8.0}})
+    due = plan.due(10, is_checkpoint=True, training_seconds=100.0)
+    assert labels(due) == ["often"]
+    assert skipped_settings(due)["slow"]["skipped"] == (
+        "would take about 8.0 s; 9.0 s of 100.0 s of training are spent, the budget is 0.1"
+    )
+    assert labels(plan.due(20, is_checkpoint=True, training_seconds=170.1)) == ["often"]
+    assert labels(plan.due(20, is_checkpoint=True, training_seconds=180.1)) == ["often", "slow"]
+    assert labels(plan.due(95, is_checkpoint=True, training_seconds=1.0)) == ["often", "slow"], "the last step is never left out"
+    assert plan.report(100.0) == "evaluation took 9.0 s, 0.09 of the training time (budget 0.1)"
+
+
+@pytest.mark.parametrize("budget", [0.02, 0.1, 0.5])
+def test_over_a_whole_run_no_more_than_the_budget_is_spent_beyond_the_first_and_last_run(budget):
+    plan, training_seconds = cadence(budget), 0.0
+    cost = {"often": 3.0, "slow": 5.0}
+    for step in range(95):
+        due = plan.due(step, is_checkpoint=step % 5 == 0, training_seconds=training_seconds)
+        plan.note_seconds({label: {"seconds": cost[label]} for label in labels(due)})
+        training_seconds += 4.0
+    assert plan.spent_seconds <= max(8.0, budget * training_seconds)
+    assert plan.spent_seconds >= min(0.6 * budget * training_seconds, 9 * 3.0)
+
+
+def test_a_continued_run_keeps_its_account(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    write_scores(run, 0, 0, [], {"often": {"seconds": 2.0}, "slow": {"seconds": 5.0}})
+    write_scores(run, 10, 0, [], {"often": {"seconds": 3.0}, "slow": {"skipped": "because"}})
+    plan = cadence(budget=0.1)
+    resume_cadence(plan, run)
+    assert plan.spent_seconds == 10.0 and plan.last_seconds == {"often": 3.0, "slow": 5.0}
+    assert read_settings(run, 10)["slow"] == {"skipped": "because"}
