@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from picolm import analyze
     from picolm.base.errors import PicoError, Undefined
-    from picolm.face import Checkpoint, Run, analyze, load_model, metric, open_run
+    from picolm.face import Checkpoint, Run, load_model, metric, open_run
     from picolm.model.decoder import DecoderConfig, PicoDecoder
 
 __all__ = [
@@ -34,6 +35,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'picolm' has no attribute {name!r}")
+    if name == "analyze":
+        return importlib.import_module("picolm.analyze")
     return getattr(importlib.import_module(_HOMES.get(name, "picolm.face")), name)
 
 

@@ -59,6 +59,9 @@ class Run:
     def path(self) -> Path:
         return self.directory.path
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def name(self) -> str:
         return self.directory.name
@@ -121,12 +124,3 @@ def metric(name: str) -> Callable[..., float]:
 
     function: Callable[..., float] = metric_function(name)
     return function
-
-
-def analyze(run: Run | str | os.PathLike[str], analysis: str | os.PathLike[str]) -> pandas.DataFrame:
-    """The tidy rows of an analysis file (or preset name) applied to a run; only missing rows are computed."""
-    from picolm.analyze.config import load_analysis
-    from picolm.analyze.engine import analyze_run
-
-    opened = run if isinstance(run, Run) else open_run(run)
-    return analyze_run(opened.directory, load_analysis(os.fspath(analysis)))

@@ -89,9 +89,7 @@ def run_demo(out: Path, settings: list[str]) -> dict[str, Any]:
 
 def shipped_config(name: str) -> Path:
     """A configuration that comes with the package: beside the code in a wheel, at the top of a source tree."""
-    import picolm
-
-    package = Path(picolm.__file__).parent
+    package = Path(__file__).resolve().parents[1]
     beside = package / "configs" / name
     return beside if beside.is_file() else package.parents[1] / "configs" / name
 
