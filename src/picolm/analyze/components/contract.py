@@ -108,7 +108,7 @@ def find_component(reference: str, data_type: str, options: dict[str, Any], sour
         raise PicoError(
             f"{source}: `{reference}` is not a function", "a component is a function that yields pieces of a snapshot"
         )
-    traits = vars(cut).get("traits") or Traits(reads=_all_stored(), version=file_hash(cut))
+    traits = getattr(cut, "traits", None) or Traits(reads=_all_stored(), version=file_hash(cut))
     if data_type not in traits.data_types:
         raise PicoError(f"{source}: {reference} has no {data_type}", suggestion(data_type, traits.data_types))
     checked = checked_options(cut, options, source)

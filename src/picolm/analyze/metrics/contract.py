@@ -119,7 +119,7 @@ def find_metric(reference: str, options: dict[str, Any], source: str) -> Metric:
     function = METRICS.find(reference)
     if not callable(function):
         raise PicoError(f"{source}: `{reference}` is not a function", "a metric is a function of a matrix that returns a number")
-    traits = vars(function).get("traits") or _inferred_traits(function, reference)
+    traits = getattr(function, "traits", None) or _inferred_traits(function, reference)
     checked = checked_options(function, options, source)
     return Metric(reference, function, traits, checked, differing_options(function, checked))
 
