@@ -4,20 +4,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Suites that need other programs, other environments or much time have a target of their own.
+OWN_TARGETS := browser interop demo crash
 
-.PHONY: demo test lint browser clean
+.PHONY: demo test lint test-demo browser clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
 
 test: $(STAMP) lint
-	$(BIN)/pytest --ignore=tests/browser --ignore=tests/interop
+	$(BIN)/pytest $(OWN_TARGETS:%=--ignore=tests/%)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+test-demo: $(STAMP)
+	$(BIN)/pytest tests/demo
 
 browser: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"

@@ -77,6 +77,23 @@ def new_folder(path: Path) -> Iterator[Path]:
     flush_folder(path.parent)
 
 
+def remove_folder(path: Path, *, aside: Path) -> None:
+    """Make a folder vanish in one step: renamed to an unfinished name beside `aside`, then deleted."""
+    temporary = temporary_sibling(aside)
+    path.rename(temporary)
+    flush_folder(path.parent)
+    shutil.rmtree(temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete everything unfinished directly in a folder. Only for one who knows that nobody is writing there."""
+    for entry in sorted(folder.glob(f".*{TEMPORARY_MARK}*")):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 def flush_tree(folder: Path) -> None:
     """Flush every file and folder below `folder`, and `folder` itself."""
     for root, _, files in os.walk(folder, topdown=False):

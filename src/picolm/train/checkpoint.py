@@ -22,6 +22,7 @@ from picolm.records.rundir import CheckpointFolder
 from picolm.train.methods.contract import StepBatch
 from picolm.train.methods.plain import Plain
 from picolm.train.processes import gather
+from picolm.train.retention import remove_old_training_states
 from picolm.train.run import Parts, Progress
 from picolm.train.saver import BackgroundSaver
 from picolm.train.state import TrainingState, copy_generators, copy_state, write_state
@@ -221,6 +222,7 @@ class Checkpointer:
                 self._write_snapshot(temporary, pending.val, "val", state, self._val.batch, False)
         self._progress.parent = manifest_hash(folder)
         self._progress.sealed.add(state.step)
+        remove_old_training_states(self._parts.directory, self._parts.config.checkpointing.keep_training_states)
 
     def _write_model(self, checkpoint: CheckpointFolder, model: LanguageModel) -> None:
         save_model(model, checkpoint.path, tokenizer_file=self._tokenizer_file)

@@ -139,6 +139,8 @@ class CheckpointingConfig(Settings):
     """Which steps get a checkpoint: a list, or text such as `0,1,2,4..512,1000,2000..`. Null: `save_every_n_steps` decides."""
     formats: Annotated[tuple[Literal["huggingface", "pytorch"], ...], OPERATIONAL] = ("huggingface",)
     """`huggingface`: a folder that other tools open, always written. `pytorch`: also the decoder's own tensor names."""
+    keep_training_states: Annotated[PositiveInt | None, OPERATIONAL] = None
+    """Newest checkpoints that keep what a run continues from. Null: all. Weights and learning dynamics always stay."""
     save_to_hf: Annotated[bool, OPERATIONAL] = False
     """Whether checkpoints are queued for publication on the Hugging Face Hub."""
     hf_checkpoint: HubCheckpointConfig = HubCheckpointConfig()

@@ -30,6 +30,7 @@ from picolm.train.checkpoint import Checkpointer, Evaluator, ValBatch
 from picolm.train.config import RunConfig
 from picolm.train.evaluation import prepare_evaluator
 from picolm.train.methods.contract import METHODS, TrainingMethod
+from picolm.train.retention import remove_leftovers
 from picolm.train.run import Parts, Progress
 from picolm.train.state import TrainingState, read_state, restore_generators, restore_optimizer
 
@@ -67,6 +68,8 @@ def begin_or_continue(
     """
     parts, directory = training.parts, training.parts.directory
     first = parts.fabric.is_global_zero
+    if first:
+        remove_leftovers(directory)
     progress = Progress(sealed=set(parts.fabric.broadcast(directory.steps())))
     if progress.sealed:
         processes = restore(parts, progress, directory.checkpoint(max(progress.sealed)))
