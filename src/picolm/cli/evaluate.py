@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from picolm.evaluate.contract import EvaluationConfig, Outcome
+    from picolm.evaluate.comparison import ModelRow
+    from picolm.evaluate.contract import EvaluationConfig, NamedEvaluation, Outcome
     from picolm.evaluate.subject import Subject
 
 
 def evaluate(
-    target: Annotated[Path, typer.Argument(help="Run folder, or folder of a Hugging Face Llama model.", show_default=False)],
-    steps: Annotated[str | None, typer.Option(help="Checkpoints of a run, such as `0,1000`. Default: all.")] = None,
+    targets: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, RUN@STEP, model folders or Hub names.", show_default=False, metavar="TARGET..."),
+    ],
+    steps: Annotated[
+        str | None, typer.Option(help="Checkpoints of a run, such as `0,1000`. Default: all; with --table the last.")
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME[:KEY=VALUE,...]", help="Evaluation to run, such as `perplexity:data=texts`. Repeatable."),
@@ -22,32 +29,45 @@ def evaluate(
     config: Annotated[Path | None, typer.Option(help="Take the evaluations from the section `evaluation` of this file.")] = None,
     precision: Annotated[str, typer.Option(help="`32-true` or `bf16-mixed`.")] = "32-true",
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `mps`, or `auto`.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Models side by side, with the paper's Table 2 as quoted rows.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the table (.csv, .md, .tex) or everything (.json) to a file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON, one line a model.")] = False,
 ) -> None:
-    """Score a run's checkpoints (the scores are kept in the run) or a model folder (they are printed)."""
+    """Score a run's checkpoints (the scores are kept in the run) or any model (they are printed)."""
     from picolm.base.errors import PicoError
     from picolm.cli.console import say, say_next
-    from picolm.evaluate.subject import find_subjects, run_evaluation_config
-    from picolm.records.evaluation import write_scores
+    from picolm.evaluate.comparison import FORMATS
 
-    subjects = find_subjects(target, _steps(steps))
-    run = subjects[0].run
-    if metric or config:
-        chosen = _chosen_evaluations(metric or [], config)
-    elif run is not None:
-        chosen = run_evaluation_config(run)
-    else:
-        raise PicoError("which evaluations?", "name some, such as --metric perplexity:data=texts.jsonl, or give --config")
-    if not chosen.entries:
-        raise PicoError(f"{target}: its configuration names no evaluation", "name some with --metric, or give --config")
+    wanted = _steps(steps)
+    endings = ("json", *FORMATS)
+    if output is not None and output.suffix.lstrip(".") not in endings:
+        raise PicoError(f"--output {output}: not a known format", "end the name in " + ", ".join(f".{each}" for each in endings))
+    subjects = _subjects(targets, wanted, last_only=table and wanted is None)
+    chosen = _chosen_evaluations(metric or [], config, subjects)
+    evaluated = []
     for subject in subjects:
-        outcome = _score(subject, chosen, device, precision)
-        if run is not None and subject.step is not None:
-            write_scores(run, subject.step, subject.tokens, outcome.scores, outcome.settings)
-        _show(subject, outcome, as_json=as_json)
-    if run is not None:
+        evaluated.append(_evaluate(subject, chosen, device, precision))
+        if not table and output is None:
+            _show(evaluated[-1], as_json=as_json)
+    if table or output is not None:
+        _put_out(evaluated, output, quoted=table)
+    runs = list(dict.fromkeys(subject.run for subject in subjects if subject.run is not None))
+    for run in runs:
         say(f"written: {run.evaluations}")
-        say_next(f"pico report {run.path}")
+    if runs:
+        say_next(f"pico report {runs[0].path}")
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A subject, what was asked of it, and what came out."""
+
+    subject: Subject
+    parameters: int
+    evaluations: list[NamedEvaluation]
+    outcome: Outcome
 
 
 def _steps(text: str | None) -> list[int] | None:
@@ -61,45 +81,112 @@ def _steps(text: str | None) -> list[int] | None:
         raise PicoError(f"--steps {text}: not a list of steps", "write numbers with commas, such as 0,100,1000") from error
 
 
-def _chosen_evaluations(metrics: list[str], config: Path | None) -> EvaluationConfig:
+def _subjects(targets: list[str], steps: list[int] | None, *, last_only: bool) -> list[Subject]:
+    from picolm.evaluate.subject import find_subjects
+
+    return [subject for target in targets for subject in find_subjects(target, steps, last_only=last_only)]
+
+
+def _chosen_evaluations(metrics: list[str], config: Path | None, subjects: list[Subject]) -> EvaluationConfig:
     from picolm.base.config import parse_settings, read_yaml
+    from picolm.base.errors import PicoError
     from picolm.evaluate.contract import EvaluationConfig
+    from picolm.evaluate.subject import run_evaluation_config
     from picolm.evaluate.written import parse_metric
 
-    section = {} if config is None else dict(read_yaml(config).get("evaluation") or {})
-    if metrics:
-        section["metrics"] = [parse_metric(text) for text in metrics]
-    return parse_settings(EvaluationConfig, section, "--metric" if config is None else f"{config}: evaluation")
+    run = next((subject.run for subject in subjects if subject.run is not None), None)
+    if metrics or config is not None:
+        section: dict[str, Any] = {} if config is None else dict(read_yaml(config).get("evaluation") or {})
+        section |= {"metrics": [parse_metric(text) for text in metrics]} if metrics else {}
+        chosen = parse_settings(EvaluationConfig, section, "--metric" if config is None else f"{config}: evaluation")
+    elif run is not None:
+        chosen = run_evaluation_config(run)
+    else:
+        raise PicoError("which evaluations?", "name some, such as --metric perplexity:data=texts.jsonl, or give --config")
+    if not chosen.entries:
+        raise PicoError("the configuration names no evaluation", "name some with --metric, or give --config")
+    return chosen
 
 
-def _score(subject: Subject, config: EvaluationConfig, device: str, precision: str) -> Outcome:
+def _evaluate(subject: Subject, config: EvaluationConfig, device: str, precision: str) -> _Evaluated:
     import torch
 
-    from picolm.evaluate.contract import build_evaluations, run_evaluations
+    from picolm.cli.console import say
+    from picolm.evaluate.contract import build_evaluations, check_evaluations, run_evaluations
+    from picolm.evaluate.scorer import longest_sequence
     from picolm.evaluate.subject import run_data
+    from picolm.records.evaluation import write_scores
 
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = subject.load_model().to(name)
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    model = subject.load_model().to(place)
     tokenizer = subject.load_tokenizer()
     data = None if subject.run is None else run_data(subject.run)
-    evaluations = build_evaluations(config, data=data, tokenizer=tokenizer, max_seq_len=model.max_seq_len)
-    for evaluation in evaluations:
-        evaluation.check()
-    return run_evaluations(evaluations, model, tokenizer, device=name, precision=precision)
+    evaluations = build_evaluations(config, data=data, tokenizer=tokenizer, max_seq_len=longest_sequence(model))
+    check_evaluations(evaluations)
+    say(f"scoring {subject.name}: {', '.join(named.label for named in evaluations)}")
+    prefix = subject.prefix_token_id(tokenizer)
+    outcome = run_evaluations(evaluations, model, tokenizer, device=place, precision=precision, prefix_token_id=prefix)
+    if subject.run is not None and subject.step is not None:
+        write_scores(subject.run, subject.step, subject.tokens, outcome.scores, outcome.settings)
+    return _Evaluated(subject, sum(parameter.numel() for parameter in model.parameters()), evaluations, outcome)
 
 
-def _show(subject: Subject, outcome: Outcome, *, as_json: bool) -> None:
+def _show(evaluated: _Evaluated, *, as_json: bool) -> None:
     import json
-    from dataclasses import asdict
 
     if as_json:
-        scores = [asdict(score) for score in outcome.scores]
-        line = {"model": subject.name, "step": subject.step, "scores": scores, "settings": outcome.settings}
-        typer.echo(json.dumps(line, ensure_ascii=False))
+        typer.echo(json.dumps(_as_json(evaluated), ensure_ascii=False))
         return
-    typer.echo(subject.name)
-    for score in outcome.scores:
+    typer.echo(evaluated.subject.name)
+    for score in evaluated.outcome.scores:
         value = "undefined" if score.value is None else f"{score.value:.5g}"
         error = "" if score.standard_error is None else f" ± {score.standard_error:.2g}"
+        chance = "" if not score.baseline else f"  (chance {score.baseline:.3g})"
         note = f"  ({score.note})" if score.note else ""
-        typer.echo(f"  {score.evaluation:<16} {score.group:<32} {score.measure:<16} {value}{error}{note}")
+        typer.echo(f"  {score.evaluation:<16} {score.group:<32} {score.measure:<22} {value}{error}{chance}{note}")
+    for label, settings in evaluated.outcome.settings.items():
+        for sample in settings.get("samples", ()):
+            typer.echo(f"  {label:<16} {sample['prompt']}|{sample['continuation']}")
+
+
+def _as_json(evaluated: _Evaluated) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    scores = [asdict(score) for score in evaluated.outcome.scores]
+    subject = evaluated.subject
+    return {"model": subject.name, "step": subject.step, "scores": scores, "settings": evaluated.outcome.settings}
+
+
+def _put_out(evaluated: list[_Evaluated], output: Path | None, *, quoted: bool) -> None:
+    import json
+
+    from picolm.cli.console import say
+    from picolm.evaluate.comparison import differences, quoted_rows, render_table
+    from picolm.records import durable
+
+    measured = [_row(each) for each in evaluated]
+    labels = {label for row in measured for label in row.cells}
+    rows = measured + [row for row in quoted_rows() if quoted and labels & row.cells.keys()]
+    if output is None:
+        typer.echo(render_table(rows, "md"), nl=False)
+    elif output.suffix == ".json":
+        durable.write_text(output, json.dumps([_as_json(each) for each in evaluated], indent=1, ensure_ascii=False) + "\n")
+    else:
+        durable.write_text(output, render_table(rows, output.suffix.lstrip(".")))
+    if output is not None:
+        say(f"written: {output}")
+    for sentence in differences(measured):
+        say(sentence)
+
+
+def _row(evaluated: _Evaluated) -> ModelRow:
+    from picolm.evaluate.comparison import ModelRow, headline_cells, short_count
+
+    items = {named.label: values for named in evaluated.evaluations if (values := named.evaluation.item_values()) is not None}
+    return ModelRow(
+        model=evaluated.subject.name,
+        parameters=short_count(evaluated.parameters),
+        tokens=short_count(evaluated.subject.tokens),
+        cells=headline_cells(evaluated.evaluations, evaluated.outcome.scores),
+        items=items,
+    )

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError, suggestion
 from picolm.evaluate.choice import Item, Items, choice_scores
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.files import Record, text_of, value_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
@@ -17,6 +17,8 @@ from picolm.records.evaluation import Score
 @EVALUATIONS.register("arc_easy")
 class ArcEasy(Evaluation):
     """Accuracy on questions of school science with three to five choices, by likelihood."""
+
+    headline = "accuracy"
 
     def __init__(
         self,
@@ -37,6 +39,9 @@ class ArcEasy(Evaluation):
 
     def run(self, scorer: Scorer) -> list[Score]:
         return choice_scores(*self.items.answer(scorer))
+
+    def item_values(self) -> ItemValues:
+        return self.items.right(self.headline)
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         return self.items.settings("Question: {question}\nAnswer:")

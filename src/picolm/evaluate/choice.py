@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.estimates import Estimate, mean_of
 from picolm.evaluate.files import Record, data_files, hash_of_files, number_of, read_records, text_of, texts_of
 from picolm.evaluate.scorer import Continuation, Scorer, encode_continuations
@@ -78,6 +78,7 @@ class Items:
 
     def __post_init__(self) -> None:
         self.loaded: list[Item] = []
+        self.answers: list[Answer] = []
         self.data_hash = ""
 
     def load(self, given: Given) -> None:
@@ -94,8 +95,16 @@ class Items:
         encoded = encode_continuations(scorer, [pair for item in self.loaded for pair in self._pairs(item)])
         log_probs = scorer.log_probs([each.sequence for each in encoded])
         ends = np.cumsum([len(item.choices) for item in self.loaded])
-        answers = [Answer(item, part) for item, part in zip(self.loaded, np.split(log_probs, ends[:-1]), strict=True)]
-        return answers, _note_of_cuts(encoded)
+        parts = np.split(log_probs, ends[:-1])
+        self.answers = [Answer(item, part) for item, part in zip(self.loaded, parts, strict=True)]
+        return self.answers, _note_of_cuts(encoded)
+
+    def right(self, measure: str) -> ItemValues:
+        """Whether each item was right in the last run, by `accuracy` or `accuracy_per_character`."""
+        by_length = measure == "accuracy_per_character"
+        preferences = [answer.per_character if by_length else answer.log_probs for answer in self.answers]
+        pairs = zip(self.answers, preferences, strict=True)
+        return ItemValues(measure, [float(answer.is_right(preference)) for answer, preference in pairs])
 
     def settings(self, prompt: str) -> dict[str, Any]:
         """What the answers depend on."""
@@ -163,6 +172,8 @@ def choice_score(measure: str, estimate: Estimate, group: str, baseline: float |
 class MultipleChoice(Evaluation):
     """Accuracy on questions of one's own, from records with `query`, `choices` and `gold`."""
 
+    headline = "accuracy"
+
     def __init__(self, *, data: str, split: str = "", delimiter: str = " ", limit: PositiveInt | None = None) -> None:
         """`data`: a JSONL, JSON or parquet file, a folder of them, or a Hub name; `query` is the context, `choices` a list of
         texts, `gold` the position of the right one, counted from 0. `delimiter`: text between the two. `limit`: items used.
@@ -174,6 +185,9 @@ class MultipleChoice(Evaluation):
 
     def run(self, scorer: Scorer) -> list[Score]:
         return choice_scores(*self.items.answer(scorer))
+
+    def item_values(self) -> ItemValues:
+        return self.items.right(self.headline)
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         return self.items.settings("{query}")

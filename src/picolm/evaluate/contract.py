@@ -10,7 +10,7 @@ import inspect
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -47,8 +47,21 @@ class Given:
     """The longest sequence the model accepts, in tokens; None if it is not known yet."""
 
 
+class ItemValues(NamedTuple):
+    """The headline measure item by item, in the order of the data: what two models can be compared on in pairs."""
+
+    measure: str
+    values: Sequence[float]
+    clusters: Sequence[str] | None = None
+    weights: Sequence[float] | None = None
+    """Denominators, where the measure is a ratio of sums, such as tokens for the loss per token."""
+
+
 class Evaluation(ABC):
     """Turns a model into scores. Keyword-only parameters of `__init__` are the settings; `__init__` reads no files."""
+
+    headline: str = ""
+    """The measure that stands for the evaluation in a table; empty for the first."""
 
     @abstractmethod
     def check(self, given: Given) -> None:
@@ -66,45 +79,9 @@ class Evaluation(ABC):
         """Texts of the last run to be kept beside the scores, such as a prompt and its continuation. Most have none."""
         return []
 
-
-class FunctionEvaluation(Evaluation):
-    """A plain function as an evaluation."""
-
-    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any], reference: str) -> None:
-        self._function = function
-        self._options = dict(options)
-        self._reference = reference
-
-    def check(self, given: Given) -> None:
-        required = [each for each in inspect.signature(self._function).parameters.values() if each.kind in _POSITIONAL]
-        if len(required) != 1:
-            raise PicoError(
-                f"evaluation `{self._reference}` takes {len(required)} positional parameters, not one",
-                "write `def score(scorer, *, ...)`: what follows the star are its settings",
-            )
-
-    def run(self, scorer: Scorer) -> list[Score]:
-        return scores_from(self._function(scorer, **self._options), self._reference)
-
-    def settings(self, scorer: Scorer) -> dict[str, Any]:
-        return {"function": self._reference, **self._options}
-
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def scores_from(result: Any, reference: str) -> list[Score]:
-    """What a function returned, as scores: a number, a dictionary measure -> number, or scores already."""
-    if isinstance(result, bool | int | float):
-        return [Score(reference, "score", float(result))]
-    if isinstance(result, Mapping):
-        return [Score(reference, str(measure), float(value)) for measure, value in result.items()]
-    if isinstance(result, Sequence) and all(isinstance(score, Score) for score in result):
-        return list(result)
-    raise PicoError(
-        f"evaluation `{reference}` returned a {type(result).__name__}",
-        "return a number, a dictionary of numbers, or a list of picolm.records.evaluation.Score",
-    )
+    def item_values(self) -> ItemValues | None:
+        """Values of single items of the last run, for paired comparison; None where there is nothing to pair."""
+        return None
 
 
 class EvaluationEntry(Named):
@@ -235,7 +212,11 @@ def _build(name: str, options: dict[str, Any], source: str) -> Evaluation:
             "write `def score(scorer, *, ...)`, or a class with the methods of picolm.evaluate.contract.Evaluation",
         )
     checked = checked_options(thing, options, f"{source}: {name}")
-    evaluation: Evaluation = thing(**checked) if is_class else FunctionEvaluation(thing, checked, name)
+    if not is_class:
+        from picolm.evaluate.function import FunctionEvaluation
+
+        return FunctionEvaluation(thing, checked, name)
+    evaluation: Evaluation = thing(**checked)
     return evaluation
 
 

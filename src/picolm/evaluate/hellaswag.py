@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from picolm.evaluate.choice import Item, Items, choice_scores, preprocessed_item
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.files import Record, number_of, text_of, texts_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
@@ -17,6 +17,8 @@ from picolm.records.evaluation import Score
 @EVALUATIONS.register("hellaswag")
 class HellaSwag(Evaluation):
     """Accuracy in choosing the ending of a scene out of four, by likelihood."""
+
+    headline = "accuracy_per_character"
 
     def __init__(
         self,
@@ -37,6 +39,9 @@ class HellaSwag(Evaluation):
 
     def run(self, scorer: Scorer) -> list[Score]:
         return choice_scores(*self.items.answer(scorer))
+
+    def item_values(self) -> ItemValues:
+        return self.items.right(self.headline)
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         return self.items.settings("{activity_label}: {ctx_a} {Ctx_b}")

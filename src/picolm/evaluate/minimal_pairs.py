@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.estimates import Estimate, mean_of
 from picolm.evaluate.files import data_files, hash_of_files, read_records, text_of
 from picolm.evaluate.scorer import Scorer
@@ -35,19 +35,33 @@ class Pair(NamedTuple):
 class MinimalPairs(Evaluation):
     """Share of minimal pairs whose good sentence is the more probable one, and by how much, by paradigm and field."""
 
-    def __init__(self, *, data: str, delimiter: str = "", limit: PositiveInt | None = None) -> None:
-        """`data`: a JSONL file in BLiMP's layout or a folder of them. `limit`: pairs per paradigm, from the start.
+    headline = "accuracy"
+
+    def __init__(
+        self,
+        *,
+        data: str,
+        delimiter: str = "",
+        limit: PositiveInt | None = None,
+        split: str = "",
+        hub_config: str = "default",
+    ) -> None:
+        """`data`: records in BLiMP's layout: a file, a folder of them, or a Hub name, of which `split` and `hub_config` are used.
 
         `delimiter`: text between the prefix token and a sentence; the scores depend on it (lm-eval uses one space).
+        `limit`: pairs per paradigm, from the start.
         """
         self._data = data
         self._delimiter = delimiter
         self._limit = limit
+        self._split = split
+        self._hub_config = hub_config
         self._pairs: list[Pair] = []
         self._data_hash = ""
+        self._margin_P = np.zeros(0)
 
     def check(self, given: Given) -> None:
-        files = data_files(self._data)
+        files = data_files(self._data, split=self._split, hub_config=self._hub_config)
         self._pairs = limited([pair for file in files for pair in read_pairs(file)], self._limit)
         self._data_hash = hash_of_files(files)
         if given.tokenizer is not None and given.max_seq_len is not None:
@@ -55,7 +69,11 @@ class MinimalPairs(Evaluation):
 
     def run(self, scorer: Scorer) -> list[Score]:
         log_probs_PS = self.log_probs(scorer)
-        return scores_of_pairs(self._pairs, log_probs_PS[:, 0] - log_probs_PS[:, 1])
+        self._margin_P = log_probs_PS[:, 0] - log_probs_PS[:, 1]
+        return scores_of_pairs(self._pairs, self._margin_P)
+
+    def item_values(self) -> ItemValues:
+        return ItemValues("accuracy", (self._margin_P > 0).astype(float).tolist(), [pair.paradigm for pair in self._pairs])
 
     def log_probs(self, scorer: Scorer) -> NDArray[np.float64]:
         """(pairs, 2): log p(good) and log p(bad) of each pair, in the order of the data."""
@@ -79,6 +97,32 @@ class MinimalPairs(Evaluation):
         for sentence, tokens in zip(self._sentences, encoded, strict=True):
             if len(tokens) > longest:
                 raise PicoError(f"{sentence!r} has {len(tokens)} tokens; the model accepts {longest}", "use a longer context")
+
+
+@EVALUATIONS.register("blimp")
+class Blimp(Evaluation):
+    """BLiMP, 67 paradigms of English grammar with 1,000 minimal pairs each, in the format of lm-eval."""
+
+    headline = "accuracy"
+
+    def __init__(self, *, data: str = "nyu-mll/blimp", delimiter: str = " ", limit: PositiveInt | None = None) -> None:
+        """`data`: a folder of BLiMP's files, or its Hub name. `limit`: pairs per paradigm, from the start.
+
+        `delimiter`: text between the prefix token and a sentence; one space, as in lm-eval, unless changed.
+        """
+        self.pairs = MinimalPairs(data=data, delimiter=delimiter, limit=limit, split="train", hub_config="*")
+
+    def check(self, given: Given) -> None:
+        self.pairs.check(given)
+
+    def run(self, scorer: Scorer) -> list[Score]:
+        return self.pairs.run(scorer)
+
+    def item_values(self) -> ItemValues:
+        return self.pairs.item_values()
+
+    def settings(self, scorer: Scorer) -> dict[str, Any]:
+        return self.pairs.settings(scorer)
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.documents import Documents, Source, open_documents
 from picolm.evaluate.estimates import mean_of
 from picolm.evaluate.perplexity import Perplexity, losses_of
@@ -23,6 +23,8 @@ from picolm.records.evaluation import Score
 @EVALUATIONS.register("paloma")
 class Paloma(Evaluation):
     """Perplexity in Paloma's manner, token-weighted, by domain, under the option names of the original."""
+
+    headline = "perplexity"
 
     def __init__(
         self,
@@ -51,6 +53,9 @@ class Paloma(Evaluation):
     def run(self, scorer: Scorer) -> list[Score]:
         return self._perplexity.run(scorer)
 
+    def item_values(self) -> ItemValues:
+        return self._perplexity.item_values()
+
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         return self._perplexity.settings(scorer)
 
@@ -58,6 +63,8 @@ class Paloma(Evaluation):
 @EVALUATIONS.register("paloma_original")
 class PalomaOriginal(Evaluation):
     """The original's score: mean over documents of exp(loss per token), each document cut at `max_length` tokens."""
+
+    headline = "mean_document_perplexity"
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.documents import Documents, Source, open_documents
 from picolm.evaluate.estimates import Estimate, exponential_of, mean_of_estimates, ratio_of
 from picolm.evaluate.scorer import Scorer
@@ -27,6 +27,8 @@ NATS_PER_BIT = float(np.log(2.0))
 @EVALUATIONS.register("perplexity")
 class Perplexity(Evaluation):
     """Loss per token (nats), perplexity and bits per byte of texts or token rows, by domain."""
+
+    headline = "perplexity"
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Perplexity(Evaluation):
         self._window = window
         self._stride = stride
         self._documents: Documents | None = None
+        self._tallies: dict[str, Tally] = {}
 
     def check(self, given: Given) -> None:
         window = self._window
@@ -62,7 +65,13 @@ class Perplexity(Evaluation):
         self._documents = open_documents(self._source, given)
 
     def run(self, scorer: Scorer) -> list[Score]:
-        return scores_of(self.tallies(scorer))
+        self._tallies = self.tallies(scorer)
+        return scores_of(self._tallies)
+
+    def item_values(self) -> ItemValues:
+        losses = [loss for tally in self._tallies.values() for loss in tally.losses]
+        tokens = [float(count) for tally in self._tallies.values() for count in tally.tokens]
+        return ItemValues("loss_per_token", losses, weights=tokens)
 
     def tallies(self, scorer: Scorer) -> dict[str, Tally]:
         """Loss, tokens and bytes of every document, by domain, in the order of the data."""

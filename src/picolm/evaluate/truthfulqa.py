@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.choice import Item, Items, choice_score, choice_scores
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.estimates import mean_of
 from picolm.evaluate.files import Record, text_of, value_of
 from picolm.evaluate.scorer import Scorer
@@ -35,6 +35,8 @@ PROMPT = "\n\n".join(
 @EVALUATIONS.register("truthfulqa")
 class TruthfulQA(Evaluation):
     """Preference for true answers: accuracy on MC1, and on MC2 the probability of the true answers (`probability_of_true`)."""
+
+    headline = "probability_of_true"
 
     def __init__(
         self,
@@ -61,6 +63,9 @@ class TruthfulQA(Evaluation):
         share = mean_of([answer.right_share for answer in answers])
         mc2 = choice_score("probability_of_true", share, "all", chance, note)
         return [*choice_scores(*self.mc1.answer(scorer)), mc2]
+
+    def item_values(self) -> ItemValues:
+        return ItemValues(self.headline, [answer.right_share for answer in self.mc2.answers])
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
         return self.mc1.settings(f"{PROMPT}\n\nQ: {{question}}\nA:")
