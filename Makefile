@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
 OWN_TARGETS := browser interop demo crash
 
-.PHONY: demo test lint test-demo browser clean
+.PHONY: demo test lint test-demo browser pictures clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -37,3 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+pictures: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
+	$(BIN)/pico demo
+	$(BIN)/python docs/pictures/make.py demo/runs/demo/report/index.html
