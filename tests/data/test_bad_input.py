@@ -17,8 +17,8 @@ import pytest
 from picolm.base.errors import PicoError
 from picolm.data.contract import DataConfig, open_source
 from picolm.data.inspect import find_damage
+from picolm.data.parquet import read_shard
 from picolm.data.prepare import PreparedData, PrepareSettings, open_prepared, prepare
-from picolm.data.shards import read_shard
 from picolm.data.sources import open_data
 from picolm.records import durable
 
@@ -97,18 +97,18 @@ def test_two_processes_cannot_prepare_into_one_folder(tmp_path: Path, jsonl: Wri
 
 
 def test_a_full_disk_is_said_so_and_the_work_continues_later(tmp_path: Path, jsonl: Writer, texts, tokenizer, monkeypatch):
-    source, write = str(jsonl(texts)), durable.write_bytes
+    source = str(jsonl(texts))
 
-    def full(path: Path, content: bytes) -> None:
-        if path.suffix == ".parquet":
+    def full(path: Path) -> None:
+        if ".parquet" in path.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, content)
 
-    monkeypatch.setattr(durable, "write_bytes", full)
+    flush = durable.flush_file
+    monkeypatch.setattr(durable, "flush_file", full)
     with pytest.raises(PicoError, match=r"the disk of .* is full"):
         prepare([source], tokenizer=tokenizer, out=tmp_path / "out", settings=SETTINGS)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(durable, "write_bytes", write)
+    monkeypatch.setattr(durable, "flush_file", flush)
     assert prepare([source], tokenizer=tokenizer, out=tmp_path / "out", settings=SETTINGS).split("train").rows
 
 

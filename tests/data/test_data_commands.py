@@ -78,6 +78,30 @@ def test_stats_count_what_the_rows_hold(tmp_path: Path, jsonl: Writer, tokenizer
     assert "token" in run("stats", tmp_path / "data")
 
 
+def test_overlap_shows_the_text_that_both_splits_have(tmp_path: Path, jsonl: Writer, tokenizer):
+    shared = "the old cat sees the green house near the river while the dog runs slowly under the tree"
+    train = jsonl([f"the mouse likes {shared}"] + ["a dog finds the river"] * 40, "train.jsonl")
+    val = jsonl(["quickly runs the new mouse", f"a cat and {shared}"] * 3, "val.jsonl")
+    data = tmp_path / "data"
+    run("prepare", train, "--val", val, "--tokenizer", tokenizer.file, "--max-seq-len", 80, "--no-shuffle", "--out", data)
+    report = json.loads(run("overlap", data, "--ngram", 8, "--json"))
+    assert report["val_ngrams_in_train"] > 5
+    assert report["examples"][0]["text"].strip() in shared
+    assert "rows are touched" in run("overlap", data, "--ngram", 8)
+    assert json.loads(run("overlap", data, "--ngram", 75, "--json"))["val_ngrams_in_train"] == 0
+
+
+def test_shards_made_elsewhere_are_indexed_and_shown(tmp_path: Path, jsonl: Writer, texts, tokenizer):
+    run("prepare", jsonl(texts), "--tokenizer", tokenizer.file, "--max-seq-len", 15, "--out", tmp_path / "data")
+    (tmp_path / "data/manifest.json").unlink()
+    with pytest.raises(PicoError, match="not a folder of prepared data"):
+        run("show", tmp_path / "data", "--step", 0)
+    run("index", tmp_path / "data", "--tokenizer", tokenizer.file)
+    assert "the" in run("show", tmp_path / "data", "--step", 0, "--text")
+    assert "token" in run("stats", tmp_path / "data")
+    run("fetch", tmp_path / "data")
+
+
 def test_damage_gives_a_sentence_and_an_exit_code(tmp_path: Path, jsonl: Writer, texts, tokenizer):
     run("prepare", jsonl(texts), "--tokenizer", tokenizer.file, "--max-seq-len", 15, "--out", tmp_path / "data")
     (tmp_path / "data/tokenizer.json").unlink()

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from picolm.cli import data_look, data_share
+from picolm.cli.data_look import Json, print_json
+
 if TYPE_CHECKING:
     from picolm.data.prepare import PreparedData
 
@@ -15,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Column = Annotated[str, typer.Option(help="Field of JSON lines, or column of parquet files, that holds the text.")]
 Documents = Annotated[str, typer.Option(help="One document of a plain text file: `file`, `paragraphs` or `lines`.")]
 EndOfText = Annotated[str | None, typer.Option(help="The token that ends a document, where the tokenizer does not say.")]
@@ -91,7 +93,7 @@ def _tell(data: PreparedData, as_json: bool) -> None:
 
     manifest = data.manifest
     if as_json:
-        _print_json(_summary(data))
+        print_json(_summary(data))
     for split, facts in manifest["splits"].items():
         say(
             f"{split}: {facts['documents']:,} documents, {facts['tokens']:,} tokens -> {facts['rows']:,} rows of "
@@ -114,12 +116,6 @@ def _summary(data: PreparedData) -> dict[str, Any]:
         for split, facts in data.manifest["splits"].items()
     }
     return {"path": str(data.path), **data.manifest, "splits": splits}
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 @app.command()
@@ -156,7 +152,7 @@ def synthesize(
     if as_json:
         from picolm.records.synthetic import LanguageFolder
 
-        _print_json(LanguageFolder(out).read_description())
+        print_json(LanguageFolder(out).read_description())
     say(f"entropy: {language.entropy_per_sentence:.4f} nats per sentence of {language.words_per_sentence:.2f} words on average")
     say(f"wrote {out}")
     say_next(f"pico data train-tokenizer {out} --vocab-size 1024 --out {out}-tokenizer.json")
@@ -187,70 +183,10 @@ def train_tokenizer(
     say_next(f"pico data prepare {' '.join(sources)} --tokenizer {out} --out FOLDER")
 
 
-@app.command()
-def show(
-    data: Annotated[str, typer.Argument(help="A prepared folder, or a training configuration (.yaml) that names one.")],
-    step: Annotated[int, typer.Option(min=0, help="The step whose batch is shown.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step, where no configuration says.")] = 8,
-    text: Annotated[bool, typer.Option("--text", help="Show the text of the rows.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Print the batch that makes update N: row numbers, and tokens or text."""
-    from picolm.cli.console import say, say_next
-    from picolm.data.inspect import batch_of_step
-
-    batch = batch_of_step(data, step, batch_size)
-    if as_json:
-        _print_json(batch.as_json(text))
-    else:
-        for row, content in zip(batch.rows, batch.texts() if text else batch.tokens_as_text(), strict=True):
-            typer.echo(f"row {row}: {content}")
-    say(f"step {step} of {batch.steps_per_epoch:,} in an epoch, {len(batch.rows)} rows")
-    say_next(f"pico data show {data} --step {step + 1}{'' if text else ' --text'}")
-
-
-@app.command()
-def stats(
-    folder: Annotated[Path, typer.Argument(help="A prepared folder.")],
-    split: Annotated[str, typer.Option(help="train or val.")] = "train",
-    top: Annotated[int, typer.Option(min=1, help="How many of the most frequent tokens to list.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Lengths of documents, frequencies of tokens, documents per row."""
-    from picolm.cli.console import say_next
-    from picolm.data.inspect import measure_split
-
-    measured = measure_split(folder, split, top)
-    if as_json:
-        _print_json(measured)
-    else:
-        for line in _stats_lines(measured):
-            typer.echo(line)
-    say_next(f"pico data show {folder} --step 0 --text")
-
-
-def _stats_lines(measured: dict[str, Any]) -> list[str]:
-    lines = [f"{name.replace('_', ' ')}: {value:,}" for name, value in measured.items() if isinstance(value, int | float)]
-    for name in ("document_lengths", "documents_per_row"):
-        facts = ", ".join(f"{key} {value:,}" for key, value in measured[name].items())
-        lines.append(f"{name.replace('_', ' ')}: {facts}")
-    return [*lines, *(f"{share['share']:8.3%}  {share['id']:>6}  {share['token']!r}" for share in measured["most_frequent"])]
-
-
-@app.command()
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A prepared folder.")],
-    as_json: Json = False,
-) -> None:
-    """Check every shard against the manifest: size, hash, rows, token ids; and the decoded copies."""
-    from picolm.cli.console import say
-    from picolm.data.inspect import find_damage
-
-    problems = find_damage(folder)
-    if as_json:
-        _print_json({"path": str(folder), "problems": problems})
-    for problem in problems:
-        say(problem)
-    if problems:
-        raise typer.Exit(1)
-    say(f"{folder} is as its manifest says")
+app.command()(data_look.show)
+app.command()(data_look.stats)
+app.command()(data_look.verify)
+app.command()(data_look.overlap)
+app.command()(data_share.index)
+app.command()(data_share.fetch)
+app.command()(data_share.push)

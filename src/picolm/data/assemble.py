@@ -18,13 +18,16 @@ import numpy
 
 from picolm.data.contract import Rows
 from picolm.data.order import named_key, permute
+from picolm.data.parquet import write_shard
 from picolm.data.tokenize import TokenPiece
 from picolm.records import durable
 from picolm.records.manifest import hash_file
-from picolm.records.prepared import COLUMN, PreparedFolder, ShardRecord, shard_name
+from picolm.records.prepared import PreparedFolder, ShardRecord, shard_name
 
 BUCKET_TOKENS = 32 << 20
 HISTOGRAM_BITS = 16
+SHARD_TOKENS_IN_WORK = 64 << 20
+"""Tokens of all shards that are written at a time, which bounds memory."""
 
 Tokens = numpy.ndarray[Any, Any]
 
@@ -34,6 +37,8 @@ class SplitCounts(NamedTuple):
 
     documents: int
     tokens: int
+    lengths: dict[str, float]
+    """Mean, quantiles and maximum of the documents' lengths in tokens, end-of-text included."""
 
     def rows(self, row_length: int) -> int:
         return self.tokens // row_length
@@ -55,8 +60,16 @@ class Assembly:
 
     def count(self) -> SplitCounts:
         """Documents and tokens of the split."""
-        lengths = [found[0].lengths for piece in self.pieces if (found := piece.index(self.split)) is not None]
-        return SplitCounts(sum(map(len, lengths)), int(sum(part.sum(dtype=numpy.int64) for part in lengths)))
+        histogram = numpy.zeros(1 << 16, dtype=numpy.int64)  # longer documents count as the longest that is told apart
+        documents, tokens, longest = 0, 0, 0
+        for piece in self.pieces:
+            found = piece.index(self.split)
+            if found is not None:
+                lengths = found[0].lengths
+                documents, tokens = documents + len(lengths), tokens + int(lengths.sum(dtype=numpy.int64))
+                longest = max(longest, int(lengths.max()))
+                histogram += numpy.bincount(numpy.minimum(lengths, len(histogram) - 1), minlength=len(histogram))
+        return SplitCounts(documents, tokens, _describe_lengths(histogram, documents, tokens, longest))
 
     def bounds(self) -> list[int]:
         """Ascending keys that part the buckets: each holds at most about `bucket_tokens`, more only if keys lie too close."""
@@ -88,9 +101,9 @@ class Assembly:
         first, rest = 0, numpy.empty(0, dtype=self.dtype)
         for number in range(len(bounds) - 1):
             bucket = RowBucket(self.folder, self.split, number)
-            if bucket.index_file.is_file():
-                positions, rest = bucket.index()
-                first += len(positions)
+            if bucket.rest_file.is_file():
+                first += len(bucket.positions())
+                rest = bucket.rest()
             else:
                 stream = numpy.concatenate([rest, *self._documents(bounds[number], bounds[number + 1])])
                 count = len(stream) // self.row_length
@@ -129,21 +142,21 @@ class Assembly:
 
     def write_shards(self, out: PreparedFolder, starts: Rows, workers: int) -> Iterator[ShardRecord]:
         """Third pass: write the shards that are not there yet; yields all records in order. `starts` has one more than shards."""
-        buckets = sorted(self.folder.glob(f"{self.split}-*.npz"))
-        numbers = [int(path.stem.rpartition("-")[2]) for path in buckets]
-        opened = [RowBucket(self.folder, self.split, number) for number in numbers]
-        indices = [bucket.index().positions for bucket in opened]
+        buckets = [RowBucket(self.folder, self.split, number) for number in range(len(self.bounds()) - 1)]
+        indices = [bucket.positions() for bucket in buckets]
         count = len(starts) - 1
+        largest = int(numpy.diff(starts).max(initial=0)) * self.row_length
+        at_once = max(1, min(workers, SHARD_TOKENS_IN_WORK // max(largest, 1)))
 
         def write(number: int) -> ShardRecord:
             path = out.shard(shard_name(self.split, number, count))
             low, high = int(starts[number]), int(starts[number + 1])
             if not path.is_file():
-                durable.write_bytes(path, shard_bytes(self._gather(opened, indices, low, high)))
+                write_shard(path, self._gather(buckets, indices, low, high))
             record = hash_file(path)
             return ShardRecord(path.relative_to(out.path).as_posix(), high - low, record.bytes, record.sha256)
 
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(at_once) as pool:
             yield from pool.map(write, range(count))
 
     def _gather(self, buckets: Sequence[RowBucket], indices: Sequence[Rows], low: int, high: int) -> Tokens:
@@ -155,11 +168,12 @@ class Assembly:
         return tokens_BT
 
 
-class BucketIndex(NamedTuple):
-    """Final places of a bucket's rows, ascending, and the tokens left over for the next bucket."""
-
-    positions: Rows
-    rest: Tokens
+def _describe_lengths(histogram: Tokens, documents: int, tokens: int, longest: int) -> dict[str, float]:
+    if not documents:
+        return {"n": 0}
+    below = numpy.cumsum(histogram)
+    p5, median, p95 = (int(numpy.searchsorted(below, share * documents)) for share in (0.05, 0.5, 0.95))
+    return {"n": documents, "mean": round(tokens / documents, 3), "p5": p5, "median": median, "p95": p95, "max": longest}
 
 
 @dataclass(frozen=True)
@@ -175,37 +189,34 @@ class RowBucket:
         return self.folder / f"{self.split}-{self.number:06d}.rows"
 
     @property
-    def index_file(self) -> Path:
+    def positions_file(self) -> Path:
+        return self.folder / f"{self.split}-{self.number:06d}.positions.npy"
+
+    @property
+    def rest_file(self) -> Path:
         """Written last: the bucket is done when it is there."""
-        return self.folder / f"{self.split}-{self.number:06d}.npz"
+        return self.folder / f"{self.split}-{self.number:06d}.rest.npy"
 
     def write(self, rows: Tokens, positions: Rows, rest: Tokens) -> None:
         durable.write_bytes(self.tokens_file, rows.tobytes())
-        content = io.BytesIO()
-        numpy.savez(content, positions=positions, rest=rest)
-        durable.write_bytes(self.index_file, content.getvalue())
+        for path, array in ((self.positions_file, positions), (self.rest_file, rest)):
+            content = io.BytesIO()
+            numpy.save(content, array)
+            durable.write_bytes(path, content.getvalue())
 
-    def index(self) -> BucketIndex:
-        with numpy.load(self.index_file) as arrays:
-            return BucketIndex(arrays["positions"], arrays["rest"])
+    def positions(self) -> Rows:
+        """Final places of the rows, ascending; memory-mapped, since those of all buckets are open at once."""
+        positions: Rows = numpy.load(self.positions_file, mmap_mode="r")
+        return positions
+
+    def rest(self) -> Tokens:
+        """Tokens left over for the next bucket."""
+        rest: Tokens = numpy.load(self.rest_file)
+        return rest
 
     def rows(self, begin: int, stop: int, row_length: int, dtype: numpy.dtype[Any]) -> Tokens:
         offset, count = begin * row_length * dtype.itemsize, (stop - begin) * row_length
         return numpy.fromfile(self.tokens_file, dtype=dtype, count=count, offset=offset).reshape(-1, row_length)
-
-
-def shard_bytes(tokens_BT: Tokens) -> bytes:
-    """A parquet file with one column `input_ids` of int32 lists, the layout of pretokenized-dolma."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows, row_length = tokens_BT.shape
-    values = pyarrow.array(tokens_BT.astype(numpy.int32).reshape(-1))
-    offsets = pyarrow.array(numpy.arange(0, rows * row_length + 1, row_length, dtype=numpy.int32))
-    table = pyarrow.table({COLUMN: pyarrow.ListArray.from_arrays(offsets, values)})
-    content = io.BytesIO()
-    pyarrow.parquet.write_table(table, content, compression="zstd", row_group_size=max(rows, 1), write_statistics=False)
-    return content.getvalue()
 
 
 def shard_starts(rows: int, *, rows_per_shard: int, shards: int | None) -> Rows:

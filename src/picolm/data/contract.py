@@ -71,6 +71,8 @@ class TokenSource(Protocol):
         """The rows of `train` or `val`; PicoError if there is no such split."""
 
 
+DEFAULT_CACHE_GIGABYTES = 20.0
+
 DATA_SOURCES = Registry("data source", builtin_modules=("picolm.data.sources",))
 """name -> class with keyword-only settings that is a `TokenSource`."""
 
@@ -82,6 +84,8 @@ class DatasetConfig(Settings):
     """Folder made by `pico data prepare`, URL of one, Hub dataset, or a data source of your own as `./mine.py:MyTokens`."""
     mix: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Several sources with the share of rows each gives, such as `{data/books: 0.7, data/web: 0.3}`; then `name` is left out."""
+    cache_gigabytes: Annotated[PositiveFloat, OPERATIONAL] = DEFAULT_CACHE_GIGABYTES
+    """Largest size of the local copy of remote shards; the least recently used are given up. Local data are not touched."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of a data source of your own."""
 
@@ -120,7 +124,7 @@ class DataConfig(Settings):
     tokenizer: TokenizerConfig = TokenizerConfig()
 
 
-def open_source(name: str, options: dict[str, Any]) -> TokenSource:
+def open_source(name: str, options: dict[str, Any], cache_gigabytes: float = DEFAULT_CACHE_GIGABYTES) -> TokenSource:
     """The source called `name`: a registered or imported one, else a folder, a URL or a Hub dataset."""
     known = {entry.name for entry in DATA_SOURCES.entries()}
     if name in known or (":" in name and "://" not in name and not Path(name).exists()):
@@ -134,4 +138,4 @@ def open_source(name: str, options: dict[str, Any]) -> TokenSource:
         )
     from picolm.data.sources import open_folder_or_hub
 
-    return open_folder_or_hub(name)
+    return open_folder_or_hub(name, cache_gigabytes)

@@ -11,13 +11,14 @@ import numpy
 
 from picolm.base.config import parse_settings, read_yaml
 from picolm.base.errors import PicoError
-from picolm.data.contract import DataConfig, Rows, TokenSource
+from picolm.data.contract import DataConfig, Rows, TokenSource, open_source
 from picolm.data.loader import build_loader
-from picolm.data.shards import DecodedShards, read_shard
+from picolm.data.overlap import measure_overlap
+from picolm.data.parquet import read_shard
 from picolm.data.sources import PreparedData, open_data, open_prepared
 from picolm.data.tokenizer import TextTokenizer, load_tokenizer
 from picolm.records.manifest import hash_file
-from picolm.records.prepared import folder_fingerprint, shards_of
+from picolm.records.prepared import ShardRecord, folder_fingerprint, shards_of
 
 BLOCK_ROWS = 4096
 
@@ -71,18 +72,48 @@ def _tokenizer_of(source: TokenSource) -> TextTokenizer | None:
     return load_tokenizer(source.tokenizer_file, described.get("end_of_text"))
 
 
-def measure_split(folder: Path, split: str, top: int) -> dict[str, Any]:
+def find_overlap(name: str, against: str | None, ngram_tokens: int) -> dict[str, Any]:
+    """The overlap report of a source's train split with its own val split, or with that of another source."""
+    train = open_any(name)
+    held = train if against is None else open_any(against)
+    tokenizer = _tokenizer_of(held)
+    mine, others = ((source.manifest.get("tokenizer") or {}).get("sha256") for source in (train, held))
+    if mine != others:
+        raise PicoError(f"{name} and {against} were prepared with different tokenizers", "prepare both with one --tokenizer")
+    end = None if tokenizer is None else tokenizer.end_of_text_id
+    size = int(train.manifest["vocab_size"])
+    val = held.split("val")
+    found = measure_overlap(train.split("train"), val, end_of_text_id=end, vocab_size=size, ngram_tokens=ngram_tokens)
+    examples = [
+        {"row": row, "place": place, "text": _text_at(val.read(numpy.array([row]))[0][place : place + ngram_tokens], tokenizer)}
+        for row, place in found.examples
+    ]
+    return {**vars(found), "share": found.share, "examples": examples}
+
+
+def _text_at(tokens: Rows, tokenizer: TextTokenizer | None) -> str:
+    return tokenizer.decode(tokens) if tokenizer is not None else " ".join(map(str, tokens))
+
+
+def open_any(name: str) -> PreparedData:
+    """Prepared data in a folder, behind a URL or on the Hub."""
+    source = open_source(name, {})
+    if not isinstance(source, PreparedData):
+        raise PicoError(f"{name} is not prepared data", "name a prepared folder, or the URL or Hub name of one")
+    return source
+
+
+def measure_split(name: str, split: str, top: int) -> dict[str, Any]:
     """Token frequencies, lengths of documents and documents per row of a split, over all its rows."""
-    data = open_prepared(folder)
+    data = open_any(name)
     rows = data.split(split)
     counts = numpy.zeros(int(data.manifest["vocab_size"]), dtype=numpy.int64)
     end = (data.manifest["tokenizer"] or {}).get("end_of_text_id")
-    ends_per_row, lengths = [], []
+    ends_per_row = []
     for tokens_BT in _blocks(data, split):
         counts += numpy.bincount(tokens_BT.reshape(-1), minlength=len(counts))
         if end is not None:
             ends_per_row.append((tokens_BT == end).sum(axis=1))
-            lengths.append(_whole_documents(tokens_BT, end))
     tokenizer = _tokenizer_of(data)
     shares = counts / counts.sum()
     facts = data.manifest["splits"][split]
@@ -92,11 +123,10 @@ def measure_split(folder: Path, split: str, top: int) -> dict[str, Any]:
         "row_length": rows.row_length,
         "tokens": int(counts.sum()),
         "documents": int(facts.get("documents", 0)),
-        "mean_document_tokens": round(facts["tokens"] / facts["documents"], 3) if facts.get("documents") else None,
         "tokens_used": int((counts > 0).sum()),
         "vocab_size": len(counts),
         "unigram_entropy_nats": float(-(used * numpy.log(used)).sum()),
-        "document_lengths": _summary(numpy.concatenate(lengths) if lengths else numpy.empty(0)),
+        "document_lengths": facts.get("document_lengths", {"n": 0}),
         "documents_per_row": _summary(numpy.concatenate(ends_per_row) if ends_per_row else numpy.empty(0)),
         "most_frequent": [
             {"id": int(id), "token": tokenizer.token(int(id)) if tokenizer else str(id), "share": float(shares[id])}
@@ -109,14 +139,6 @@ def _blocks(data: PreparedData, split: str) -> Iterator[Rows]:
     rows = data.split(split)
     for start in range(0, rows.rows, BLOCK_ROWS):
         yield rows.read(numpy.arange(start, min(start + BLOCK_ROWS, rows.rows)))
-
-
-def _whole_documents(tokens_BT: Rows, end: int) -> Rows:
-    """Lengths of the documents that lie whole within a row, end-of-text included."""
-    row, place = numpy.nonzero(tokens_BT == end)
-    same_row = row[1:] == row[:-1]
-    lengths: Rows = (place[1:] - place[:-1])[same_row]
-    return lengths
 
 
 def _summary(values: numpy.ndarray[Any, Any]) -> dict[str, float]:
@@ -142,7 +164,7 @@ def find_damage(folder: Path) -> list[str]:
     problems += _tokenizer_damage(data)
     for split in data.splits:
         for shard in shards_of(data.manifest, split, str(folder)):
-            problem = _shard_damage(data, split, shard)
+            problem = _shard_damage(data, shard)
             problems += [f"{shard.name}: {problem}"] if problem else []
     return problems
 
@@ -156,7 +178,7 @@ def _tokenizer_damage(data: PreparedData) -> list[str]:
     return [] if hash_file(data.tokenizer_file).sha256 == described["sha256"] else ["tokenizer.json has changed"]
 
 
-def _shard_damage(data: PreparedData, split: str, shard: Any) -> str | None:
+def _shard_damage(data: PreparedData, shard: ShardRecord) -> str | None:
     try:
         path = data.files.local(shard)
         if hash_file(path).sha256 != shard.sha256:
@@ -166,7 +188,7 @@ def _shard_damage(data: PreparedData, split: str, shard: Any) -> str | None:
         return error.message
     if len(tokens_BT) != shard.rows:
         return f"it has {len(tokens_BT):,} rows, the manifest says {shard.rows:,}"
-    decoded = DecodedShards(data.files, data.cache, row_length=data.row_length, vocab_size=int(data.manifest["vocab_size"]))
-    if decoded.file_of(shard).is_file() and not numpy.array_equal(decoded.rows_of(shard), tokens_BT):
+    decoded = data.decoded()
+    if decoded.is_here(shard) and not numpy.array_equal(decoded.rows_of(shard), tokens_BT):
         return f"its decoded copy {decoded.file_of(shard)} differs from it; delete that file"
     return None

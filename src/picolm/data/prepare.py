@@ -217,6 +217,7 @@ def _describe_split(counted: SplitCounts, rows: int, row_length: int, shards: li
     return {
         "rows": rows,
         "documents": counted.documents,
+        "document_lengths": counted.lengths,
         "tokens": counted.tokens,
         "tokens_dropped": counted.tokens - rows * row_length,
         "shards": shards,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,16 @@ from typing import Any
 import numpy
 
 from picolm.base.errors import PicoError
-from picolm.data.contract import DATA_SOURCES, DataConfig, Rows, TokenRows, TokenSource, open_source
+from picolm.data.contract import DATA_SOURCES, DEFAULT_CACHE_GIGABYTES, DataConfig, Rows, TokenRows, TokenSource, open_source
+from picolm.data.decoded import DecodedShards, cache_folder
 from picolm.data.order import IdentityOrder, PermutedOrder, RowOrder, build_order
-from picolm.data.shards import ShardedRows, ShardFiles, cache_folder
+from picolm.data.parquet import ShardFiles
+from picolm.data.remote import RemoteFolder, RemoteShardFiles, fetch_description, is_url, remote_cache
+from picolm.data.shards import ShardedRows
 from picolm.records.manifest import content
 from picolm.records.prepared import PreparedFolder, shards_of
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,10 @@ class PreparedData:
     manifest: dict[str, Any]
     files: ShardFiles
     cache: Path
+    limit_bytes: int | None = None
+    """Largest size of the decoded copies; None where the shards are local."""
+    url: str = ""
+    """Where remote data is."""
 
     @property
     def path(self) -> Path:
@@ -33,7 +43,7 @@ class PreparedData:
 
     @property
     def name(self) -> str:
-        return str(self.folder.path)
+        return self.url or str(self.folder.path)
 
     @property
     def fingerprint(self) -> str:
@@ -55,21 +65,42 @@ class PreparedData:
 
     def split(self, name: str) -> ShardedRows:
         """The rows of `train` or `val`; PicoError if there is no such split."""
-        return ShardedRows(
-            shards_of(self.manifest, name, str(self.path)),
-            files=self.files,
+        return ShardedRows(shards_of(self.manifest, name, self.name), self.decoded(), name=f"{self.name} ({name})")
+
+    def decoded(self) -> DecodedShards:
+        """Where the decoded shards are kept."""
+        return DecodedShards(
+            self.files,
+            self.cache,
             row_length=self.row_length,
             vocab_size=int(self.manifest["vocab_size"]),
-            cache=self.cache,
-            name=f"{self.path} ({name})",
+            limit_bytes=self.limit_bytes,
         )
 
 
-def open_prepared(path: Path | str) -> PreparedData:
-    """The prepared data in a folder; PicoError if it is missing, unfinished or of another format."""
+def open_prepared(path: Path | str, *, cache_gigabytes: float = DEFAULT_CACHE_GIGABYTES) -> PreparedData:
+    """The prepared data in a folder; PicoError if it is missing, unfinished or of another format.
+
+    The manifest may say that its shards are elsewhere (`base`); copies of those are kept up to `cache_gigabytes`.
+    """
     folder = PreparedFolder(Path(path))
     manifest = folder.manifest()
+    if manifest.get("base"):
+        return _remote(folder, manifest, manifest["base"], str(folder.path), cache_gigabytes)
     return PreparedData(folder, manifest, ShardFiles(folder), cache_folder(folder))
+
+
+def open_remote(url: str, *, cache_gigabytes: float = DEFAULT_CACHE_GIGABYTES, refresh: bool = False) -> PreparedData:
+    """The prepared data behind a URL. Manifest and tokenizer are fetched once; shards when they are needed."""
+    folder = fetch_description(RemoteFolder(url), refresh=refresh)
+    manifest = folder.manifest()
+    return _remote(folder, manifest, manifest.get("base") or url, url, cache_gigabytes)
+
+
+def _remote(folder: PreparedFolder, manifest: dict[str, Any], base: str, name: str, cache_gigabytes: float) -> PreparedData:
+    cache = remote_cache(base)
+    files = RemoteShardFiles(RemoteFolder(base), cache / "downloads")
+    return PreparedData(folder, manifest, files, cache / "shards", int(cache_gigabytes * 1e9), name)
 
 
 @DATA_SOURCES.register("prepared")
@@ -78,22 +109,32 @@ def prepared(*, path: str) -> PreparedData:
     return open_prepared(path)
 
 
-def open_folder_or_hub(name: str) -> TokenSource:
-    """The prepared folder `name`; PicoError says how to get one."""
-    if not Path(name).exists():
+def open_folder_or_hub(name: str, cache_gigabytes: float) -> TokenSource:
+    """The prepared folder `name`, else the URL, else the dataset of that name on the Hub."""
+    if Path(name).exists():
+        return open_prepared(name, cache_gigabytes=cache_gigabytes)
+    if is_url(name):
+        return open_remote(name, cache_gigabytes=cache_gigabytes)
+    if not HUB_NAME.fullmatch(name):
         raise PicoError(
             f"data.dataset.name = {name!r}: there is no such folder",
             "make one with `pico data prepare` and name it: --set data.dataset.name=FOLDER",
         )
-    return open_prepared(name)
+    try:
+        return open_remote(f"hf://datasets/{name}", cache_gigabytes=cache_gigabytes)
+    except PicoError as error:
+        raise PicoError(
+            f"data.dataset.name = {name!r}: there is no such folder, and not on the Hub either: {error.message}",
+            "make one with `pico data prepare` and name it: --set data.dataset.name=FOLDER",
+        ) from error
 
 
 def open_data(config: DataConfig) -> TokenSource:
     """The tokens that the section `data` describes."""
     dataset = config.dataset
     if not dataset.mix:
-        return open_source(dataset.name, dataset.options)
-    sources = {name: open_source(name, {}) for name in dataset.mix}
+        return open_source(dataset.name, dataset.options, dataset.cache_gigabytes)
+    sources = {name: open_source(name, {}, dataset.cache_gigabytes) for name in dataset.mix}
     return MixedSource(sources, dataset.mix)
 
 
