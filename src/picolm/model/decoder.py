@@ -23,6 +23,7 @@ from picolm.model.llama import llama_config, llama_layout, settings_from_llama
 from picolm.model.loss import cross_entropy_sum
 from picolm.model.original import original_layout, settings_from_original
 from picolm.model.positions import place_tokens
+from picolm.model.precision import not_emulated
 from picolm.records.snapshot import Layout
 
 
@@ -206,6 +207,7 @@ class PicoDecoder(LanguageModel):
         if config.tied_embeddings:
             self.de_embedding_proj.weight = self.embedding_proj.weight
 
+    @not_emulated
     def forward(
         self,
         tokens_BT: Tensor,

@@ -1,50 +1,116 @@
 """The output head and the cross-entropy in one, without ever holding the logits of a whole batch.
 
 With 50,304 words and a width of 96 the logits are five hundred times larger than what they are computed from. So tokens go
-through in chunks: each chunk's logits become its loss and, at once, its gradients, and are gone. The loss is a sum, so
-the gradient that arrives in backward is one number to multiply with; nothing is computed twice.
+through in chunks: each chunk's logits become its loss and, in the same memory, its gradients. The loss is a sum, so the
+gradient that arrives in backward is one number to multiply with; nothing is computed twice.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from picolm.model.precision import product_dtype
+
 IGNORED_LABEL = -100
-LOGITS_BUDGET_BYTES = 64 * 2**20
-"""Logits of one chunk, in float32, take at most this much memory."""
+LOGITS_BUDGET_BYTES = {"cpu": 50 * 2**20, "cuda": 2**30}
+"""Logits of one chunk, in float32, take at most this much: on a CPU what its caches nearly hold (docs/log.md has the table)."""
 
 
 def cross_entropy_sum(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
-    """Sum over labels other than -100 of -log softmax(W h)[label], in float32; under autocast logits have its dtype.
+    """Sum over labels other than -100 of -log softmax(W h)[label], in float32.
 
-    Gradients are those of the unchunked loss. For second derivatives, and only then, the logits of all tokens are held at once.
+    Gradients are those of the unchunked loss. Under autocast the products have its dtype (see `precision`), all
+    reductions float32. For second derivatives, and only then, the logits of all tokens are held at once.
     """
-    device = hidden_ND.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
-    chunk_tokens = max(1, LOGITS_BUDGET_BYTES // (4 * weight_VD.shape[0]))
+    chunk_tokens = tokens_per_chunk(hidden_ND.shape[0], weight_VD.shape[0], hidden_ND.device.type)
+    dtype = product_dtype(hidden_ND.device.type, hidden_ND.dtype)
     if torch.is_grad_enabled():
         loss: Tensor = _LinearCrossEntropy.apply(hidden_ND, weight_VD, labels_N, chunk_tokens, dtype)  # type: ignore[no-untyped-call]
         return loss
-    with torch.autocast(device, enabled=False):
-        weight_VD = weight_VD.to(dtype)
-        losses = [
-            _chunk_loss((hidden_CD.to(dtype) @ weight_VD.T).float(), labels_C)[0]
-            for hidden_CD, labels_C in zip(torch.split(hidden_ND, chunk_tokens), torch.split(labels_N, chunk_tokens), strict=True)
-        ]
-    return torch.stack(losses).sum()
+    return _loss_and_gradients(hidden_ND, weight_VD, labels_N, chunk_tokens, dtype, with_gradients=False).loss
 
 
-def _chunk_loss(logits_CV: Tensor, labels_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Summed loss of a chunk, its normaliser (infinite where the label is ignored) and which labels count."""
-    counted_C = labels_C != IGNORED_LABEL
-    normaliser_C = logits_CV.logsumexp(dim=-1)
-    label_logit_C = logits_CV.gather(-1, labels_C.clamp(min=0)[:, None]).squeeze(-1)
-    loss = torch.where(counted_C, normaliser_C - label_logit_C, 0.0).sum()
-    return loss, torch.where(counted_C, normaliser_C, torch.inf), counted_C
+def tokens_per_chunk(tokens: int, vocabulary: int, device: str) -> int:
+    """The largest equal chunks whose logits fit the budget."""
+    most = max(1, LOGITS_BUDGET_BYTES.get(device, LOGITS_BUDGET_BYTES["cuda"]) // (4 * vocabulary))
+    chunks = max(1, math.ceil(tokens / most))
+    return max(1, math.ceil(tokens / chunks))
+
+
+class _Result(NamedTuple):
+    loss: Tensor
+    hidden_gradient_ND: Tensor
+    weight_gradient_VD: Tensor
+
+
+def _loss_and_gradients(
+    hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, chunk_tokens: int, dtype: torch.dtype, *, with_gradients: bool
+) -> _Result:
+    """All of it, chunk after chunk. On a CPU a compiler sees it as one operation: nothing to fuse, and no loop to unroll."""
+    arguments = (hidden_ND, weight_VD, labels_N, chunk_tokens, dtype, with_gradients)
+    if torch.compiler.is_compiling() and hidden_ND.device.type == "cpu":
+        return _Result(*_as_one_operation(*arguments))
+    return _chunk_after_chunk(*arguments)
+
+
+def _chunk_after_chunk(
+    hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, chunk_tokens: int, dtype: torch.dtype, with_gradients: bool
+) -> _Result:
+    with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
+        low_weight_VD, wide = weight_VD.to(dtype), torch.promote_types(dtype, torch.float32)
+        hidden_gradient_ND = torch.empty_like(hidden_ND if with_gradients else hidden_ND[:0])
+        weight_gradient_VD = torch.zeros_like(weight_VD if with_gradients else weight_VD[:0], dtype=wide)
+        # One piece of memory serves all chunks: fresh pages cost more than the arithmetic done in them.
+        logits_CV = hidden_ND.new_empty(min(chunk_tokens, hidden_ND.shape[0]), weight_VD.shape[0], dtype=dtype)
+        shares_CV = logits_CV if dtype == wide else torch.empty_like(logits_CV, dtype=wide)
+        losses = []
+        for start in range(0, hidden_ND.shape[0], chunk_tokens):
+            chunk = slice(start, start + chunk_tokens)
+            counted_C1 = (labels_N[chunk] != IGNORED_LABEL)[:, None]
+            label_C1 = labels_N[chunk, None].clamp(min=0)
+            hidden_CD = hidden_ND[chunk].to(dtype)
+            logits_cV, share_cV = logits_CV[: hidden_CD.shape[0]], shares_CV[: hidden_CD.shape[0]]
+            torch.mm(hidden_CD, low_weight_VD.T, out=logits_cV)
+            torch.log_softmax(logits_cV.to(wide), dim=-1, out=share_cV)
+            losses.append(-torch.where(counted_C1, share_cV.gather(-1, label_C1), 0.0).sum())
+            if not with_gradients:
+                continue
+            share_cV.exp_().scatter_add_(-1, label_C1, torch.full_like(share_cV[:, :1], -1.0))
+            gradient_cV = share_cV if dtype == wide else logits_cV.copy_(share_cV)
+            # Labels that do not count are taken out of the narrow tensors: no further pass over the logits.
+            hidden_gradient_ND[chunk] = (gradient_cV @ low_weight_VD) * counted_C1
+            _add_product(weight_gradient_VD, gradient_cV.T, hidden_CD * counted_C1)
+        return _Result(torch.stack(losses).sum(), hidden_gradient_ND, weight_gradient_VD.to(weight_VD.dtype))
+
+
+@torch.library.custom_op("picolm::linear_cross_entropy", mutates_args=())
+def _as_one_operation(
+    hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, chunk_tokens: int, dtype: torch.dtype, with_gradients: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    loss, hidden, weight = _chunk_after_chunk(hidden_ND, weight_VD, labels_N, chunk_tokens, dtype, with_gradients)
+    return loss, hidden, weight
+
+
+@_as_one_operation.register_fake
+def _(
+    hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, chunk_tokens: int, dtype: torch.dtype, with_gradients: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    kept = slice(None) if with_gradients else slice(0)
+    loss = hidden_ND.new_empty((), dtype=torch.promote_types(dtype, torch.float32))
+    return loss, torch.empty_like(hidden_ND[kept]), torch.empty_like(weight_VD[kept])
+
+
+def _add_product(total_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:
+    """total += left @ right, summed in the total's dtype."""
+    if left_VC.dtype == total_VD.dtype:
+        total_VD.addmm_(left_VC, right_CD)
+    else:
+        total_VD.add_(left_VC @ right_CD)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -54,25 +120,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, chunk_tokens: int, dtype: torch.dtype
     ) -> Tensor:
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            low_weight_VD = weight_VD.to(dtype)
-            losses, hidden_gradients = [], []
-            weight_gradient_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
-            for hidden_CD, labels_C in zip(
-                torch.split(hidden_ND, chunk_tokens), torch.split(labels_N, chunk_tokens), strict=True
-            ):
-                low_hidden_CD = hidden_CD.to(dtype)
-                logits_CV = (low_hidden_CD @ low_weight_VD.T).float()
-                loss, normaliser_C, counted_C = _chunk_loss(logits_CV, labels_C)
-                gradient_CV = logits_CV.sub_(normaliser_C[:, None]).exp_()
-                gradient_CV.scatter_add_(1, labels_C.clamp(min=0)[:, None], -counted_C.float()[:, None])
-                low_gradient_CV = gradient_CV.to(dtype)
-                losses.append(loss)
-                hidden_gradients.append(low_gradient_CV @ low_weight_VD)
-                weight_gradient_VD += low_gradient_CV.T @ low_hidden_CD
-            hidden_gradient_ND = torch.cat(hidden_gradients).to(hidden_ND.dtype)
-            ctx.save_for_backward(hidden_ND, weight_VD, labels_N, hidden_gradient_ND, weight_gradient_VD.to(weight_VD.dtype))
-            return torch.stack(losses).sum()
+        result = _loss_and_gradients(hidden_ND, weight_VD, labels_N, chunk_tokens, dtype, with_gradients=True)
+        ctx.save_for_backward(hidden_ND, weight_VD, labels_N, result.hidden_gradient_ND, result.weight_gradient_VD)
+        return result.loss
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:

@@ -21,6 +21,7 @@ from picolm.model.initialize import initialize, known_scheme
 from picolm.model.llama import refuse_unless, required, rope_theta
 from picolm.model.loss import cross_entropy_sum
 from picolm.model.positions import place_tokens
+from picolm.model.precision import not_emulated
 from picolm.records.snapshot import Layout, Placement
 
 
@@ -173,6 +174,7 @@ class NeoX(LanguageModel):
         self.output_norm = nn.LayerNorm(config.d_model, eps=config.norm_eps)
         self.de_embedding_proj = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
+    @not_emulated
     def forward(
         self,
         tokens_BT: Tensor,
