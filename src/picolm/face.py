@@ -36,8 +36,8 @@ class Checkpoint:
         return self.manifest.step
 
     @property
-    def tokens(self) -> int:
-        """Training tokens seen."""
+    def tokens(self) -> int | None:
+        """Training tokens seen; None where a captured series does not tell."""
         return self.manifest.tokens
 
     def load_model(self) -> LanguageModel:

@@ -12,6 +12,7 @@ from picolm.records.legacy import GRADIENT_NOTE, LegacyRun, is_legacy_run
 from picolm.records.manifest import Manifest, read_manifest, verify
 from picolm.records.rundir import CheckpointFolder, RunDirectory, open_run_directory
 from picolm.records.snapshot import Snapshot, open_snapshot
+from picolm.records.source import read_source
 
 
 @dataclass(frozen=True)
@@ -139,13 +140,17 @@ def stored_hashes(manifest: Manifest, split: str, data_types: tuple[str, ...]) -
     inside = CheckpointFolder(Path())
     files = {name: record.sha256 for records in manifest.parts.values() for name, record in records.items()}
     wanted = [inside.layout, inside.dynamics_info(split)] if split else [inside.layout]
+    weights = inside.weights if inside.weights.as_posix() in files else inside.source  # which holds their hashes
     for data_type in data_types:
-        wanted.append(inside.weights if data_type == "weights" else inside.dynamics_tensors(split, data_type))
+        wanted.append(weights if data_type == "weights" else inside.dynamics_tensors(split, data_type))
     return [files.get(path.as_posix(), "absent") for path in wanted]
 
 
 def _verify(folder: Path, data_types: tuple[str, ...]) -> None:
     verify(folder, parts=["weights"] if set(data_types) == {"weights"} else ["weights", "learning_dynamics"])
+    source = read_source(folder) if "weights" in data_types else None
+    if source is not None:
+        source.verify()
 
 
 def _seed(identity: dict[str, Any]) -> int | None:

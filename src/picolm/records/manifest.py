@@ -34,7 +34,8 @@ class Manifest:
     """What a checkpoint holds: `parts[part][relative path]` and the facts that place it in its run."""
 
     step: int
-    tokens: int
+    tokens: int | None
+    """Training tokens seen; None where a captured series does not tell."""
     parent: str | None
     """SHA-256 of the manifest of the checkpoint before this one; None for the first."""
     config_hash: str

@@ -39,7 +39,7 @@ class RunDirectory:
 
     @property
     def source_file(self) -> Path:
-        """`source.json`: where the weights of a captured series are, instead of a copy."""
+        """`source.json`: the series that a captured run stands for, and what is odd about it."""
         return self.path / "source.json"
 
     @property
@@ -120,6 +120,16 @@ class CheckpointFolder:
     @property
     def weights(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def source(self) -> Path:
+        """`source.json`: where the weights of a captured checkpoint are, instead of a copy."""
+        return self.path / "source.json"
+
+    @property
+    def weight_sample(self) -> Path:
+        """A few thousand weights of a captured checkpoint, drawn alike at every step: how far the series has moved."""
+        return self.path / "weight_sample.safetensors"
 
     @property
     def model_config(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from picolm.base.errors import PicoError, suggestion
 from picolm.records import durable
 from picolm.records.names import natural_order
 from picolm.records.rundir import CheckpointFolder
+from picolm.records.source import WeightSource, read_source
 
 if TYPE_CHECKING:
     import pandas
@@ -31,7 +33,7 @@ class Placement:
     tensor: str
     """Name in the safetensors file."""
     role: str
-    """query, key, value, output, gate, up, down, embedding, unembedding, norm or bias."""
+    """query, key, value, output, gate, up, down, embedding, unembedding, norm, bias, or other."""
     rows: tuple[tuple[int, int], ...] | None = None
     """Row ranges of the stored tensor that make the plain one, in order; None: all rows."""
     rotary: str | None = None
@@ -160,11 +162,12 @@ def open_snapshot(folder: Path, step: int, split: str) -> Snapshot:
     info_file = checkpoint.dynamics_info(split)
     info = json.loads(info_file.read_text(encoding="utf-8")) if info_file.is_file() else {}
     layout = read_layout(folder)
+    source = read_source(folder)
     return Snapshot(
         step=step,
         split=split,
         layout=layout,
-        weights=open_weights(checkpoint.weights, layout),
+        weights=open_weights(checkpoint.weights, layout) if source is None else open_source_weights(source, layout),
         activations=_captured(checkpoint, split, "activations", info),
         gradients=_captured(checkpoint, split, "gradients", info),
         updates=_captured(checkpoint, split, "updates", info),
@@ -183,6 +186,19 @@ def open_weights(path: Path, layout: Layout) -> TensorFile:
 
     names = {name: reader(place) for name, place in layout.tensors.items() if place.tensor in stored}
     return TensorFile(names, f"{path} does not exist")
+
+
+def open_source_weights(source: WeightSource, layout: Layout) -> TensorFile:
+    """The weights that a captured checkpoint points to, under their plain names; found when the first one is asked for."""
+
+    @functools.cache
+    def stored() -> dict[str, Callable[[], Tensor]]:
+        return {name: reader for path in source.local_files() for name, reader in _open_safetensors(path).items()}
+
+    def reader(place: Placement) -> Callable[[], Tensor]:
+        return lambda: plain_tensor(stored()[place.tensor](), place, layout)
+
+    return TensorFile({name: reader(place) for name, place in layout.tensors.items()}, f"{source.name} holds no weights")
 
 
 def plain_tensor(stored: Tensor, place: Placement, layout: Layout) -> Tensor:
