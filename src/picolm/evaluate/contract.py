@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from picolm.evaluate.processes import Processes
     from picolm.evaluate.scorer import Scorer, Tokenizer
 
-_BUILTIN = ("perplexity", "minimal_pairs", "choice", "hellaswag", "arc", "truthfulqa", "paloma", "samples")
+_BUILTIN = ("perplexity", "minimal_pairs", "choice", "hellaswag", "arc", "truthfulqa", "paloma", "samples", "harness")
 EVALUATIONS = Registry(
     "evaluation",
     builtin_modules=tuple(f"picolm.evaluate.{name}" for name in _BUILTIN),

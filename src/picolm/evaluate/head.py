@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,14 @@ CPU_CHUNK_ROWS = 64
 GPU_CHUNK_BYTES = 2**30
 
 
+class TokenScores(NamedTuple):
+    """What the logits say about each of N tokens."""
+
+    log_probs: NDArray[np.float64]
+    is_likeliest: NDArray[np.bool_]
+    """Whether no other token had a higher probability at its place."""
+
+
 class LogitReader:
     """Log-probabilities of chosen tokens at chosen positions of a batch."""
 
@@ -36,8 +44,8 @@ class LogitReader:
         """Whether a forward pass holds the logits of every position at once, so that batches must be small."""
         return self._head is None
 
-    def log_probs(self, forward: Callable[[], Any], reading: Reading, device: torch.device) -> NDArray[np.float64]:
-        """(N,) log p of each token of `reading`, where `forward` runs the model over the batch."""
+    def scores(self, forward: Callable[[], Any], reading: Reading, device: torch.device) -> TokenScores:
+        """Of each token of `reading`, where `forward` runs the model over the batch."""
         positions = torch.from_numpy(reading.flat_positions).to(device)
         if self._head is None:
             return _picked(logits_of(forward()).flatten(0, 1)[positions], reading, device)
@@ -48,32 +56,33 @@ class LogitReader:
         hidden_ND = taken[-1]
         if not torch.equal(logits.flatten(0, -2), self._head(hidden_ND[:1])):
             self._head = None  # the model changes its logits after the head, so only its own forward can make them
-            return self.log_probs(forward, reading, device)
-        return self._log_probs_in_chunks(hidden_ND[positions], reading, device)
+            return self.scores(forward, reading, device)
+        return self._scores_in_chunks(hidden_ND[positions], reading, device)
 
-    def _log_probs_in_chunks(self, hidden_RD: Tensor, reading: Reading, device: torch.device) -> NDArray[np.float64]:
+    def _scores_in_chunks(self, hidden_RD: Tensor, reading: Reading, device: torch.device) -> TokenScores:
         assert self._head is not None
         size = CPU_CHUNK_ROWS if device.type == "cpu" else max(1, GPU_CHUNK_BYTES // (4 * self._head.out_features))
         order = np.argsort(reading.row_of, kind="stable")
         rows_in_order = reading.row_of[order]
-        log_probs = np.empty(len(order))
+        scores = TokenScores(np.empty(len(order)), np.empty(len(order), dtype=np.bool_))
         for first in range(0, len(hidden_RD), size):
             low, high = np.searchsorted(rows_in_order, (first, first + size))
             chosen = order[low:high]
             part = Reading(reading.flat_positions, reading.row_of[chosen] - first, reading.targets[chosen], reading.sequence_of)
-            log_probs[chosen] = _picked(self._head(hidden_RD[first : first + size]), part, device)
-        return log_probs
+            found = _picked(self._head(hidden_RD[first : first + size]), part, device)
+            scores.log_probs[chosen], scores.is_likeliest[chosen] = found
+        return scores
 
 
-def _picked(logits_RV: Tensor, reading: Reading, device: torch.device) -> NDArray[np.float64]:
-    """(N,) log-softmax at the targets; overwrites the logits, which saves half of the time spent on them."""
+def _picked(logits_RV: Tensor, reading: Reading, device: torch.device) -> TokenScores:
+    """Log-softmax at the targets; overwrites the logits, which saves half of the time spent on them."""
     logits_RV = logits_RV.float()
     row_of, target = (torch.from_numpy(each).to(device) for each in (reading.row_of, reading.targets))
     highest_R = logits_RV.amax(dim=-1)
-    chosen_N = logits_RV[row_of, target] - highest_R[row_of]
+    below_highest_N = logits_RV[row_of, target] - highest_R[row_of]
     normalizer_R = logits_RV.sub_(highest_R[:, None]).exp_().sum(dim=-1).log()
-    log_probs: NDArray[np.float64] = (chosen_N - normalizer_R[row_of]).double().cpu().numpy()
-    return log_probs
+    log_prob_N = (below_highest_N - normalizer_R[row_of]).double()
+    return TokenScores(log_prob_N.cpu().numpy(), (below_highest_N == 0).cpu().numpy())
 
 
 @contextmanager

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
-from picolm.evaluate.head import logits_of
+from picolm.evaluate.generation import continued
 from picolm.evaluate.scorer import Scorer
-from picolm.model.contract import LanguageModel
-from picolm.model.generation import Sampling
 from picolm.records.evaluation import Score
 
 PROMPTS = ("The", "Once upon a time", "The most important thing about", "In the morning, she")
@@ -64,27 +61,5 @@ class Samples(Evaluation):
     def _continuation(self, scorer: Scorer, prompt: str) -> str:
         (ids,) = scorer.tokenizer.encode_batch([prompt])
         start = [scorer.prefix_token_id, *(int(token) for token in ids)]
-        tokens_1T = torch.tensor([start], device=scorer.device)
-        with torch.no_grad(), scorer.autocast():
-            made = self._generate(scorer, tokens_1T)[0, len(start) :].tolist()
-        end = scorer.tokenizer.end_of_text_id
-        return scorer.tokenizer.decode(made[: made.index(end)] if end in made else made)
-
-    def _generate(self, scorer: Scorer, tokens_1T: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator(scorer.device).manual_seed(self._seed)
-        if isinstance(scorer.model, LanguageModel):
-            return scorer.model.generate(
-                tokens_1T,
-                max_new_tokens=self._max_new_tokens,
-                sampling=Sampling(temperature=self._temperature),
-                stop_token=scorer.tokenizer.end_of_text_id,
-                generator=generator,
-            )
-        for _ in range(self._max_new_tokens):
-            logits_V = logits_of(scorer.model(tokens_1T))[0, -1].float()
-            next_1 = logits_V.argmax().view(1) if self._temperature == 0 else self._drawn(logits_V, generator)
-            tokens_1T = torch.cat([tokens_1T, next_1[None]], dim=1)
-        return tokens_1T
-
-    def _drawn(self, logits_V: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return torch.multinomial((logits_V / self._temperature).softmax(-1), 1, generator=generator)
+        new = continued(scorer, start, max_new_tokens=self._max_new_tokens, temperature=self._temperature, seed=self._seed)
+        return scorer.tokenizer.decode(new)

@@ -36,6 +36,14 @@ class Tokenizer(Protocol):
     def decode(self, ids: Any, /) -> str: ...
 
 
+class SequenceScores(NamedTuple):
+    """Of each sequence, in the order given."""
+
+    log_probs: NDArray[np.float64]
+    is_greedy: NDArray[np.bool_]
+    """Whether greedy decoding would have given all its scored tokens."""
+
+
 class Scorer:
     """A model ready to score. Inside `with`, the model is in evaluation mode; afterwards it is as it was before."""
 
@@ -118,17 +126,23 @@ class Scorer:
 
     def log_probs(self, sequences: Sequence[TokenSequence]) -> NDArray[np.float64]:
         """Sum of log p(token | all before it) over the scored tokens of each sequence, in the order given."""
+        return self.score(sequences).log_probs
+
+    def score(self, sequences: Sequence[TokenSequence]) -> SequenceScores:
+        """The sums, and whether each scored token was the most probable one at its place."""
         unique, index_of = _deduplicated(sequences)
         self._check(unique)
-        sums = np.zeros(len(unique))
+        sums_2N = np.zeros((2, len(unique)))
         with torch.no_grad(), self.autocast():
             for batch, counts in share_of(list(batches_of(unique, self._limits)), self._processes):
-                found = self._score([unique[index] for index in batch])
-                sums[batch] = found if counts else sums[batch]
-        return self._processes.sum(sums)[index_of]
+                found_2B = self._score([unique[index] for index in batch])
+                if counts:
+                    sums_2N[:, batch] = found_2B
+        sums_2N = self._processes.sum(sums_2N)[:, index_of]
+        return SequenceScores(sums_2N[0], sums_2N[1] == 0)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The arithmetic that was asked for, around a forward pass."""
+        """The arithmetic that was asked for, to be entered around a forward pass."""
         if self._precision != "bf16-mixed":
             return nullcontext()
         # Without the cache: weights cast here must not be found by an enclosing autocast that needs their gradients.
@@ -151,6 +165,7 @@ class Scorer:
                 )
 
     def _score(self, batch: Sequence[TokenSequence]) -> NDArray[np.float64]:
+        """(2, B): sum of log-probabilities, number of scored tokens that were not the most probable."""
         shared = shared_start(batch) if self._may_share else 0
         longest = max(len(tokens) for tokens, _ in batch) - 1 - shared
         inputs_BT = np.zeros((len(batch), longest), dtype=np.int64)
@@ -158,8 +173,9 @@ class Scorer:
             inputs_BT[row, : len(tokens) - 1 - shared] = tokens[shared:-1]
         reading = positions_to_read(batch, longest, shared)
         forward = self._forward(self._on_device(inputs_BT), self._on_device(batch[0].tokens[None, :shared]))
-        log_probs = self._reader.log_probs(forward, reading, self.device)
-        return np.bincount(reading.sequence_of, weights=log_probs, minlength=len(batch)).astype(np.float64)
+        found = self._reader.scores(forward, reading, self.device)
+        by_sequence = (np.bincount(reading.sequence_of, each, len(batch)) for each in (found.log_probs, ~found.is_likeliest))
+        return np.stack(list(by_sequence)).astype(np.float64)
 
     def _forward(self, tokens_BT: Tensor, shared_1T: Tensor) -> Callable[[], Any]:
         """The forward pass over a batch, after a start that all rows share. Padding stands to the right, where causal
