@@ -10,8 +10,8 @@ from torch import Tensor
 from picolm.records.rundir import RunDirectory
 from picolm.records.snapshot import Snapshot, open_snapshot
 
-Key = tuple[str, str, int, int | None, str]
-"""(component, data type and part, layer, head, metric)."""
+Key = tuple[object, ...]
+"""(component, name or head, data type, metric)."""
 
 
 def gini(matrix: Tensor) -> float:
@@ -88,17 +88,19 @@ def measure_all(run: RunDirectory) -> dict[tuple[int, Key], float]:
 
 
 def simple_names(snapshot: Snapshot) -> list[tuple[tuple, Callable[[Snapshot, str], Tensor]]]:
-    return [(("simple", name, None), lambda snapshot, kind, name=name: snapshot.tensors(kind)[name]) for name in snapshot.weights]
+    return [(("simple", name), lambda snapshot, kind, name=name: snapshot.tensors(kind)[name]) for name in snapshot.weights]
 
 
 def circuit_names(snapshot: Snapshot) -> list[tuple[tuple, Callable[[Snapshot, str], Tensor]]]:
     layers = sorted({int(name.split(".")[1]) for name in snapshot.weights})
-    heads = range(snapshot.layout.query_heads)
+    places = [(layer, head) for layer in layers for head in range(snapshot.layout.query_heads)]
     return [
-        ((f"ov_circuit layers.{layer}", None, head), lambda snapshot, kind, layer=layer, head=head: circuit(snapshot, kind, layer, head))
-        for layer in layers
-        for head in heads
-    ]  # fmt: skip
+        (
+            (f"ov_circuit layers.{layer}", head),
+            lambda snapshot, kind, layer=layer, head=head: circuit(snapshot, kind, layer, head),
+        )
+        for layer, head in places
+    ]
 
 
 def circuit(snapshot: Snapshot, kind: str, layer: int, head: int) -> Tensor:
