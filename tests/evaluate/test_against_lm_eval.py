@@ -12,9 +12,11 @@ import pytest
 import torch
 from lm_eval_reference import built_in_task, lm_eval_samples, log_likelihoods, wrapped
 
+from picolm.base.errors import PicoError
 from picolm.data.tokenizer import TextTokenizer, train_tokenizer
 from picolm.evaluate.arc import ArcEasy
 from picolm.evaluate.contract import Given
+from picolm.evaluate.harness import LmEval
 from picolm.evaluate.hellaswag import HellaSwag
 from picolm.evaluate.minimal_pairs import MinimalPairs
 from picolm.evaluate.perplexity import Perplexity
@@ -153,3 +155,93 @@ def test_rolling_perplexity(trained, test_data):
     check_items([[-loss] for loss in tally.losses], theirs)
     sums, sizes = zip(*[sample["bits_per_byte"] for sample in theirs], strict=True)
     assert bits.value == pytest.approx(-sum(sums) / sum(sizes) / np.log(2), rel=1e-6)
+
+
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: {output_type}
+doc_to_text: "{text}"
+{rest}
+"""
+
+
+def write_task(folder: Path, name: str, data: Path, output_type: str, text: str, rest: str) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(TASK.format(name=name, data=data, output_type=output_type, text=text, rest=rest))
+    return str(path)
+
+
+def test_tasks_of_ones_own_run_through_the_adapter_with_the_results_of_lm_eval(trained, test_data, tmp_path):
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    arc = test_data / "data/arc_easy/validation.jsonl"
+    choices = (
+        "doc_to_choice: '{{choices.text}}'\ndoc_to_target: '{{choices.label.index(answerKey)}}'\nmetric_list: [{metric: acc}]"
+    )
+    generate = (
+        "doc_to_target: '{{answerKey}}'\ngeneration_kwargs: {until: ['.'], max_gen_toks: 12}\n"
+        "metric_list: [{metric: exact_match}]"
+    )
+    court = test_data / "data/ppl_domains/val/gum_court.jsonl"
+    tasks = (
+        write_task(tmp_path, "own_choice", arc, "multiple_choice", "{{question}}", choices),
+        write_task(
+            tmp_path,
+            "own_rolling",
+            court,
+            "loglikelihood_rolling",
+            "",
+            "doc_to_target: '{{text}}'\nmetric_list: [{metric: bits_per_byte}]",
+        ),
+        write_task(tmp_path, "own_generation", arc, "generate_until", "{{question}}", generate),
+    )
+    theirs = lm_eval.simple_evaluate(
+        trained.lm_eval, tasks=list(tasks), task_manager=TaskManager(include_defaults=False), limit=20, bootstrap_iters=0
+    )
+    evaluation = LmEval(tasks=tasks, limit=20)
+    evaluation.check(given(trained))
+    with Scorer(trained.model, trained.tokenizer) as scorer:
+        ours = {(score.group, score.measure): score for score in evaluation.run(scorer)}
+        settings = evaluation.settings(scorer)
+    for task, measure in (("own_choice", "acc"), ("own_rolling", "bits_per_byte"), ("own_generation", "exact_match")):
+        assert ours[f"task/{task}", measure].value == pytest.approx(theirs["results"][task][f"{measure},none"], rel=1e-6)
+    assert ours["task/own_choice", "acc"].standard_error is not None and ours["task/own_choice", "acc"].n == 20
+    assert settings["formats"]["own_choice"]["doc_to_text"] == "{{question}}"
+    assert set(settings["data_hash"]) == {"own_choice", "own_rolling", "own_generation"}
+    assert json.loads(json.dumps(settings)) == settings
+
+
+def test_requests_get_the_answers_of_lm_evals_own_model(trained):
+    from lm_eval.api.instance import Instance
+
+    from picolm.evaluate.harness_model import ScorerModel
+
+    pairs = [("The King said", " that he"), ("", "of the"), ("a b c ", "d"), ("The", " same"), ("The", " same")]
+    prompts = [("It was the", {"until": [" the"], "max_gen_toks": 8}), ("She", {"until": [], "max_gen_toks": 5})]
+    with Scorer(trained.model, trained.tokenizer) as scorer:
+        ours = ScorerModel(scorer)
+
+        def both(kind: str, arguments: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+            requests = [Instance(kind, {}, each, index) for index, each in enumerate(arguments)]
+            return getattr(ours, kind)(requests, disable_tqdm=True), getattr(trained.lm_eval, kind)(requests, disable_tqdm=True)
+
+        mine, theirs = both("loglikelihood", pairs)
+        assert [greedy for _, greedy in mine] == [greedy for _, greedy in theirs]
+        assert [each for each, _ in mine] == pytest.approx([each for each, _ in theirs], rel=1e-6)
+        mine, theirs = both("loglikelihood_rolling", [("a",), ("word " * 900,)])
+        assert mine == pytest.approx(theirs, rel=1e-6)
+        mine, theirs = both("generate_until", prompts)
+        assert mine == theirs
+
+
+def test_an_unknown_task_is_refused_by_check(trained, tmp_path):
+    broken = write_task(tmp_path, "broken", tmp_path / "nowhere.jsonl", "multiple_choice", "x", "doc_to_choice: [a, b]")
+    with pytest.raises(PicoError, match="cannot be loaded"):
+        LmEval(tasks=(broken,)).check(given(trained))
+    write_task(tmp_path, "mine_own", tmp_path / "nowhere.jsonl", "multiple_choice", "x", "")
+    with pytest.raises(PicoError, match=r"has no task `mine_pwn`\nhint: did you mean `mine_own`"):
+        LmEval(tasks=("mine_pwn",), include_path=str(tmp_path)).check(given(trained))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -111,13 +112,19 @@ _KEPT = ("doc_to_text", "doc_to_choice", "target_delimiter", "fewshot_delimiter"
 
 
 def _provenance(results: dict[str, Any]) -> dict[str, Any]:
-    """By task: prompt format and delimiters, version, and lm-eval's hash over the documents and prompts."""
+    """By task: prompt format and delimiters, version, and a hash over the documents and prompts."""
     configs = {
         task: {key: value for key, value in config.items() if key in _KEPT and isinstance(value, str | int)}
         for task, config in results.get("configs", {}).items()
     }
-    hashes = {task: value for task, value in results.get("task_hashes", {}).items() if isinstance(value, str)}
+    hashes = {task: _hash_of(samples) for task, samples in results.get("samples", {}).items()}
     return {"formats": configs, "versions": dict(results.get("versions", {})), "data_hash": hashes}
+
+
+def _hash_of(samples: Sequence[dict[str, Any]]) -> str:
+    in_order = sorted(samples, key=lambda sample: sample["doc_id"])
+    text = "\n".join(f"{sample['doc_hash']} {sample['prompt_hash']}" for sample in in_order)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
