@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from picolm.base.errors import PicoError
-from picolm.records.snapshot import Layout
+from picolm.records.snapshot import Layout, Placement
 
 PREFIX = "pico_decoder."
 WRAPPERS = r"^((_forward_module|_orig_mod|module|pico_decoder)\.)+"
@@ -52,11 +52,13 @@ def original_layout(layout: Layout) -> Layout:
 
 
 def native_layout(layout: Layout, prefix: str = "") -> Layout:
-    """The same parameters stored under their own names, rows as they are."""
-    tensors = {
-        name: type(place)(f"{prefix}{name}" if place.role == "bias" else f"{prefix}{name}.weight", place.role)
-        for name, place in layout.tensors.items()
-    }
+    """The same parameters stored under their own names, rows as they are; tied ones once, under the first name."""
+    tensors: dict[str, Placement] = {}
+    first_use: dict[str, str] = {}
+    for name, place in layout.tensors.items():
+        own = f"{prefix}{name}" if place.role == "bias" else f"{prefix}{name}.weight"
+        stored = first_use.setdefault(place.tensor, own) if place.rows is None else own
+        tensors[name] = Placement(stored, place.role)
     return Layout(layout.architecture, layout.query_heads, layout.key_value_heads, layout.head_width, tensors)
 
 
