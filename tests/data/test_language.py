@@ -15,10 +15,12 @@ from picolm.data.demo import prepare_demo_data
 from picolm.data.floor import WORD_FORM
 from picolm.data.synthetic import LanguageSettings, build_language, synthesize
 from picolm.data.synthetic.lexicon import build_lexicon, check_distinct, verb_forms
-from picolm.data.synthetic.minimal_pairs import draw_pairs, phenomena
+from picolm.data.synthetic.minimal_pairs import draw_pairs, held_out_phenomena, phenomena
 from picolm.records.synthetic import LanguageFolder
 
-HARD = LanguageSettings(depth=3, vocabulary_share=0.4, zipf_exponent=0.0, modifier_share=0.6, clause_share=0.8)
+HARD = LanguageSettings(
+    held_out_share=0.2, depth=3, vocabulary_share=0.4, zipf_exponent=0.0, modifier_share=0.6, clause_share=0.8
+)
 EASY = LanguageSettings(depth=0, vocabulary_share=0.1, modifier_share=0.0, sentences_per_document=1)
 
 
@@ -84,6 +86,35 @@ def test_pairs_have_the_fields_of_blimp(test_data: Path):
     assert {key: type(value) for key, value in blimp.items()} == {key: type(pair.get(key)) for key in blimp}
 
 
+def test_held_out_nouns_have_modifiers_in_the_slice_alone():
+    language = build_language(LanguageSettings(held_out_share=0.25))
+    generator = numpy.random.default_rng(6)
+    held, control = (language.draw_modified(part, 200, generator) for part in ("held", "seen"))
+    for text in held:
+        assert (language.derivations(text), language.whole.derivations(text)) == (0, 1), text
+    for text in control:
+        assert (language.derivations(text), language.whole.derivations(text)) == (1, 1), text
+    nouns = set(language.held_out_nouns)
+    assert len(nouns) == pytest.approx(0.25 * sum(len(language.lexicon.classes[f"noun.{kind}"]) for kind in "mfptq"), abs=4)
+    texts = language.draw_documents(300, generator).texts
+    assert nouns & {word for text in texts for word in text.replace(".", "").split()}
+    for phenomenon in held_out_phenomena(language):
+        for pair in draw_pairs(language, phenomenon, 20, generator):
+            assert pair["sentence_good"].split()[1] in nouns
+            assert language.derivations(pair["sentence_good"]) == language.whole.derivations(pair["sentence_bad"]) == 0
+            assert language.whole.derivations(pair["sentence_good"]) == 1
+    for phenomenon in phenomena():
+        for pair in draw_pairs(language, phenomenon, 10, generator):
+            assert (language.derivations(pair["sentence_good"]), language.whole.derivations(pair["sentence_bad"])) == (1, 0)
+    assert held_out_phenomena(build_language(LanguageSettings())) == []
+
+
+def test_a_slice_is_written_beside_the_texts(tmp_path: Path):
+    synthesize(tmp_path / "a", documents=20, seed=1, pairs=3, settings=LanguageSettings(held_out_share=0.2))
+    names = {path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*.jsonl")}
+    assert {"modified_held.jsonl", "modified_seen.jsonl", "minimal_pairs/agreement_across_place_held_out.jsonl"} <= names
+
+
 def test_a_shallow_language_has_no_pairs_that_need_nesting():
     shallow = build_language(LanguageSettings(depth=0))
     relative = next(phenomenon for phenomenon in phenomena() if phenomenon.name == "agreement_across_object_relative")
@@ -134,3 +165,34 @@ def test_demo_data_are_fresh_text_with_a_floor_a_val_split_and_pairs(tmp_path: P
     assert facts["train"]["tokens"] / facts["train"]["documents"] == pytest.approx(language["tokens_per_document"], rel=0.1)
     floor = language["entropy_nats_per_document"] / language["tokens_per_document"]
     assert data.manifest["entropy_floor_nats_per_token"] == pytest.approx(floor)
+
+
+def word_level(words: list[str], path: Path, tmp_path: Path):
+    """A tokenizer of whole words and marks, made by the library itself."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from picolm.data.tokenizer import load_tokenizer
+
+    vocabulary = {word: number for number, word in enumerate(["<|endoftext|>", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(tmp_path / path))
+    return load_tokenizer(tmp_path / path)
+
+
+def test_the_floor_is_exact_under_a_word_level_tokenizer_and_unknown_where_words_are_confused(tmp_path: Path):
+    from picolm.data.floor import LanguageFacts
+
+    language = synthesize(tmp_path / "lang", documents=100, seed=1, pairs=0)
+    folder = LanguageFolder(tmp_path / "lang")
+    facts = LanguageFacts(folder, folder.read_description())
+    words = sorted({form.strip() for form in language.expected_forms()})
+    floor = facts.floor(word_level(words, Path("all.json"), tmp_path))
+    marks = language.grammar.expected_words["sentence"]
+    tokens = 1 + language.settings.sentences_per_document * (language.words_per_sentence + marks["."] + marks[","])
+    assert floor["language"]["tokens_per_document_is"] == "exact"
+    assert floor["entropy_floor_nats_per_token"] == pytest.approx(language.entropy_per_document / tokens, rel=1e-9)
+    confused = facts.floor(word_level(words[:-9], Path("some.json"), tmp_path))
+    assert "entropy_floor_nats_per_token" not in confused
+    assert "does not tell" in confused["language"]["floor_is_unknown"]

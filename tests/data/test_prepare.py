@@ -262,3 +262,20 @@ def test_datasets_reads_the_result_row_for_row(test_data: Path, tmp_path: Path):
         table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
         assert table.column_names == ["input_ids"]
         assert (numpy.array(table.with_format("numpy")["input_ids"]) == rows_of(data, split)).all()
+
+
+def test_a_dataset_is_fetched_once_and_then_taken_from_the_cache(tmp_path: Path, jsonl: Writer, texts, tokenizer, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("PICO_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    jsonl(texts, "dataset/train.jsonl")
+    settings = PrepareSettings(max_seq_len=15, shuffle=False)
+    fetched = prepare([f"hf:{folder}@train"], tokenizer=tokenizer, out=tmp_path / "a", settings=settings)
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    again = prepare([f"hf:{folder}@train"], tokenizer=tokenizer, out=tmp_path / "b", settings=settings)
+    plain = prepare([str(folder)], tokenizer=tokenizer, out=tmp_path / "c", settings=settings)
+    assert fetched.fingerprint == again.fingerprint == plain.fingerprint
+    monkeypatch.undo()
+    with pytest.raises(PicoError, match=r"hf:nobody/nothing cannot be fetched"):
+        prepare(["hf:nobody/nothing"], tokenizer=tokenizer, out=tmp_path / "d", settings=settings)

@@ -113,7 +113,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
     """Pauses that would have been made; the cache is a fresh folder."""
     made: list[float] = []
     monkeypatch.setenv("PICO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote.RemoteFolder.__init__, "__defaults__", (made.append,))
+    monkeypatch.setattr(remote.RemoteFolder.__init__, "__defaults__", (made.append, None))
     return made
 
 

@@ -69,3 +69,5 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path):
         load_tokenizer(tmp_path / "bad.json")
     with pytest.raises(PicoError, match="there is no tokenizer at"):
         load_tokenizer(tmp_path / "none.json")
+    with pytest.raises(PicoError, match="there is no tokenizer at nobody/nothing, and the Hub does not give one"):
+        load_tokenizer("nobody/nothing")

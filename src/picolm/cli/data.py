@@ -27,9 +27,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 @app.command()
 def prepare(
     sources: Annotated[
-        list[str], typer.Argument(help="Files, folders and globs of text, JSON lines and parquet (.gz, .bz2, .xz, .zst).")
+        list[str],
+        typer.Argument(help="Files, folders, globs of text, JSON lines, parquet (.gz, .bz2, .xz, .zst), or hf:OWNER/NAME."),
     ],
-    tokenizer: Annotated[str, typer.Option(help="A tokenizer.json, or a folder with one.")],
+    tokenizer: Annotated[str, typer.Option(help="A tokenizer.json, a folder with one, or a Hub name.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     val: Annotated[
         list[str] | None, typer.Option(help="Files, folders or globs whose documents are held out. Repeatable.")
@@ -104,6 +105,8 @@ def _tell(data: PreparedData, as_json: bool) -> None:
         say(f"warning: the text itself holds {inside:,} end-of-text tokens; they look like ends of documents")
     if "entropy_floor_nats_per_token" in manifest:
         say(f"entropy floor: {manifest['entropy_floor_nats_per_token']:.4f} nats per token")
+    elif "language" in manifest:
+        say(f"no entropy floor: {manifest['language']['floor_is_unknown']}")
     say(f"model.vocab_size for this data: {manifest['padded_vocab_size']} ({manifest['vocab_size']} tokens, padded)")
     say(f"wrote {data.path}")
     say_next(f"pico train CONFIG --set data.dataset.name={data.path}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from picolm.base.errors import PicoError
+from picolm.data.hub_dataset import HUB_PREFIX, fetch_dataset
 from picolm.records.synthetic import LanguageFolder
 
 PIECE_BYTES = 8 << 20
@@ -74,6 +75,8 @@ def refuse_doubles(files: list[SourceFile]) -> list[SourceFile]:
 
 
 def _expand(name: str, split: str) -> list[SourceFile]:
+    if name.startswith(HUB_PREFIX):
+        return [SourceFile(fetch_dataset(name), "parquet", "", split)]
     path = Path(name)
     if path.is_dir():
         language = LanguageFolder(path)

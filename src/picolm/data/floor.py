@@ -41,6 +41,9 @@ class LanguageFacts:
         beginning on, hence its mean loss on fresh rows stays above. For a tokenizer whose tokens reach over word forms the
         mean number of tokens is taken over the texts.
         """
+        confused = self._confused_forms(tokenizer)
+        if confused:
+            return {"language": {"floor_is_unknown": f"the tokenizer does not tell {confused[0]!r} from {confused[1]!r}"}}
         exact = self._is_additive(tokenizer)
         tokens = self._expected_tokens(tokenizer) if exact else self._mean_tokens(tokenizer)
         entropy = float(self.description["entropy_nats_per_document"])
@@ -60,6 +63,16 @@ class LanguageFacts:
         """Put the minimal pairs beside the prepared data."""
         if self.folder.minimal_pairs.is_dir():
             shutil.copytree(self.folder.minimal_pairs, target, dirs_exist_ok=True)
+
+    def _confused_forms(self, tokenizer: TextTokenizer) -> list[str]:
+        """Two words that have the same tokens, if any: then tokens carry less than the text, and the floor would be too high."""
+        forms = list(self.description["expected_forms_per_document"])
+        words: dict[tuple[int, ...], str] = {}
+        for form, tokens in zip(forms, tokenizer.encode_batch(forms), strict=True):
+            word = form.strip().lower()  # spaces and capitals follow from the place of a word
+            if words.setdefault(tuple(tokens.tolist()), word) != word:
+                return [words[tuple(tokens.tolist())], word]
+        return []
 
     def _expected_tokens(self, tokenizer: TextTokenizer) -> float:
         forms = self.description["expected_forms_per_document"]

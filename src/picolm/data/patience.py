@@ -18,23 +18,23 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
-def patiently(what: str, attempt: Callable[[], R], sleep: Callable[[float], None] = time.sleep) -> R:
+def patiently(what: str, attempt: Callable[[], R], sleep: Callable[[float], None] = time.sleep, attempts: int | None = None) -> R:
     """The result of `attempt`. FileNotFoundError and PicoError pass through; any other failure that lasts is a PicoError."""
-    wait = FIRST_WAIT_SECONDS
-    for number in range(1, ATTEMPTS + 1):
+    wait, attempts = FIRST_WAIT_SECONDS, attempts or ATTEMPTS
+    for number in range(1, attempts + 1):
         try:
             return attempt()
         except Exception as error:  # every file system and client raises its own
             reason = transient_reason(error)
             if reason is None and isinstance(error, FileNotFoundError | PicoError):
                 raise
-            if reason is None or number == ATTEMPTS:
+            if reason is None or number == attempts:
                 raise PicoError(
                     f"{what} cannot be reached: {reason or error}",
                     "check the address, the network and your rights; repeating continues",
                 ) from error
             pause = min(asked_wait(error) or wait, LONGEST_WAIT_SECONDS)
-            logger.warning("%s: %s; trying again in %.0f s (%d of %d)", what, reason, pause, number, ATTEMPTS - 1)
+            logger.warning("%s: %s; trying again in %.0f s (%d of %d)", what, reason, pause, number, attempts - 1)
             sleep(pause)
             wait *= 2
     raise AssertionError("unreachable")

@@ -35,6 +35,8 @@ class RemoteFolder:
 
     url: str
     sleep: Callable[[float], None] = time.sleep
+    attempts: int | None = None
+    """How often a fetch is tried while the other side is busy. None: as often as is usual for shards."""
 
     def address(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}"
@@ -44,7 +46,7 @@ class RemoteFolder:
         partial = target.with_name(target.name + ".part")
         partial.parent.mkdir(parents=True, exist_ok=True)
         filesystem, path = _open_filesystem(self.address(name))
-        patiently(self.address(name), lambda: _append_rest(filesystem, path, partial), self.sleep)
+        patiently(self.address(name), lambda: _append_rest(filesystem, path, partial), self.sleep, self.attempts)
         durable.flush_file(partial)
         partial.replace(target)
 

@@ -21,6 +21,8 @@ from picolm.data.shards import ShardedRows
 from picolm.records.manifest import content
 from picolm.records.prepared import PreparedFolder, shards_of
 
+ATTEMPTS_TO_OPEN = 2
+"""A person is waiting, and the name may just be misspelt."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -92,7 +94,7 @@ def open_prepared(path: Path | str, *, cache_gigabytes: float = DEFAULT_CACHE_GI
 
 def open_remote(url: str, *, cache_gigabytes: float = DEFAULT_CACHE_GIGABYTES, refresh: bool = False) -> PreparedData:
     """The prepared data behind a URL. Manifest and tokenizer are fetched once; shards when they are needed."""
-    folder = fetch_description(RemoteFolder(url), refresh=refresh)
+    folder = fetch_description(RemoteFolder(url, attempts=ATTEMPTS_TO_OPEN), refresh=refresh)
     manifest = folder.manifest()
     return _remote(folder, manifest, manifest.get("base") or url, url, cache_gigabytes)
 

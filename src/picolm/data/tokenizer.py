@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ END_OF_TEXT = "<|endoftext|>"
 
 KNOWN_ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<end_of_text>", "[EOS]", "<|im_end|>")
 """Names looked for, in this order, in tokenizers that do not say which token ends a text."""
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 TokenArray = numpy.ndarray[Any, numpy.dtype[numpy.uint32]]
 
@@ -75,8 +79,13 @@ class TextTokenizer:
 
 
 def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> TextTokenizer:
-    """The tokenizer in a file `tokenizer.json`, or in a folder that has one; `end_of_text` overrules what the file says."""
+    """The tokenizer in a file `tokenizer.json`, in a folder that has one, or of that name on the Hub.
+
+    `end_of_text` overrules what the file says.
+    """
     place = Path(path)
+    if not place.exists() and HUB_NAME.fullmatch(str(path)) and place.suffix != ".json":
+        place = _download(str(path))
     file = place / "tokenizer.json" if place.is_dir() else place
     try:
         content = file.read_bytes()
@@ -84,6 +93,22 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> TextToke
         hint = "name a tokenizer.json, a folder with one, or make one with `pico data train-tokenizer`"
         raise PicoError(f"there is no tokenizer at {path}", hint) from error
     return TextTokenizer(file, content, end_of_text)
+
+
+def _download(name: str) -> Path:
+    """The tokenizer of a Hub model, from the Hub's own cache if it is there."""
+    import huggingface_hub
+
+    try:
+        file = Path(huggingface_hub.hf_hub_download(name, "tokenizer.json"))
+        with contextlib.suppress(huggingface_hub.errors.EntryNotFoundError):
+            huggingface_hub.hf_hub_download(name, "tokenizer_config.json")
+    except Exception as error:  # the client raises many kinds; every one means: not to be had
+        hint = "name a tokenizer.json, a folder with one, or make one with `pico data train-tokenizer`"
+        raise PicoError(
+            f"there is no tokenizer at {name}, and the Hub does not give one: {error}".split("\n")[0], hint
+        ) from error
+    return file
 
 
 def _find_end_of_text(file: Path, tokenizer: Any) -> str:

@@ -45,6 +45,8 @@ class LanguageSettings(Settings):
     """Share of noun phrases with a clause or a prepositional phrase behind the noun: what stands between subject and verb."""
     clause_share: float = Field(default=0.6, ge=0, lt=1)
     """Of those, the share that is a relative clause, where nesting allows one: makes agreement reach further."""
+    held_out_share: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the nouns that never stand before a modifier in texts; sentences where they do test generalisation."""
     sentences_per_document: PositiveFloat = Field(default=6.0, ge=1)
     """Mean number of sentences in a document; the number is geometric, at least one."""
 
@@ -117,6 +119,20 @@ class Language:
         going_on = (lengths - 1) * math.log(1 - stop) if stop < 1 else 0.0
         return Draw(texts, of_sentences + going_on + math.log(stop))
 
+    def draw_modified(self, part: str, count: int, generator: numpy.random.Generator) -> list[str]:
+        """Sentences whose subject has a modifier: with nouns that texts show so (`seen`), or with those held out (`held`)."""
+        return [spell(sentence) for sentence in self.grammar.sample(f"modified.{part}", count, generator).sentences]
+
+    @property
+    def held_out_nouns(self) -> list[str]:
+        """The nouns that never stand before a modifier in texts."""
+        return sorted(word for kind in FEATURES for word in self.grammar.words.get(f"noun.{kind}.held", {}))
+
+    @cached_property
+    def whole(self) -> Language:
+        """The language with nothing held out."""
+        return build_language(self.settings.model_copy(update={"held_out_share": 0.0})) if self.held_out_nouns else self
+
     def derivations(self, text: str) -> int:
         """How many derivations one written sentence has: 0 outside the language, 1 inside."""
         return max(self.grammar.derivations(self.start, words).number for words in _readings(text))
@@ -139,12 +155,12 @@ def _readings(text: str) -> list[list[str]]:
 
 def build_language(settings: LanguageSettings) -> Language:
     """The language with these settings."""
-    lexicon = build_lexicon(settings.vocabulary_share, settings.zipf_exponent)
-    grammar = Grammar(_rules(settings), lexicon.classes)
+    lexicon = build_lexicon(settings.vocabulary_share, settings.zipf_exponent, settings.held_out_share)
+    grammar = Grammar(_rules(settings, lexicon), lexicon.classes)
     return Language(settings, grammar, lexicon)
 
 
-def _rules(settings: LanguageSettings) -> dict[str, tuple[Rule, ...]]:
+def _rules(settings: LanguageSettings, lexicon: Lexicon) -> dict[str, tuple[Rule, ...]]:
     top = settings.depth
     rules = {
         "sentence": _shared({(f"clause.{top}", "."): 0.85, (f"clause.{top}", ",", "and", f"clause.{top}", "."): 0.15}),
@@ -157,6 +173,15 @@ def _rules(settings: LanguageSettings) -> dict[str, tuple[Rule, ...]]:
         for kind in FEATURES:
             rules |= _noun_phrase(kind, depth, settings)
             rules[f"predicate.{kind}.{depth}"] = _predicate(kind, depth)
+    for part in ("seen", "held"):
+        nouns = {kind: f"noun.{kind}.{part}" for kind in FEATURES if f"noun.{kind}.{part}" in lexicon.classes}
+        if nouns:
+            rules[f"modified.{part}"] = _shared(
+                {
+                    (f"det.{NUMBER[kind]}", noun, f"modifier.{kind}.{top}", f"predicate.{kind}.{top}", "."): SUBJECT_SHARES[kind]
+                    for kind, noun in nouns.items()
+                }
+            )
     return rules
 
 
@@ -178,7 +203,7 @@ def _clauses(depth: int) -> dict[str, tuple[Rule, ...]]:
 def _noun_phrase(kind: str, depth: int, settings: LanguageSettings) -> dict[str, tuple[Rule, ...]]:
     """`the happy boy who ...`, or a name. At most one modifier stands behind a noun, so it is clear what it belongs to."""
     adjective = "adjective.person" if kind in PEOPLE else "adjective.thing"
-    noun, behind = f"noun.{kind}", f"modifier.{kind}.{depth}"
+    noun, noun_before, behind = f"noun.{kind}", f"noun.{kind}.seen", f"modifier.{kind}.{depth}"
     modified = settings.modifier_share
     name = 0.3 if kind in ("m", "f") else 0.0
     determiner = f"det.{NUMBER[kind]}"
@@ -188,8 +213,8 @@ def _noun_phrase(kind: str, depth: int, settings: LanguageSettings) -> dict[str,
             {
                 (noun,): 0.75 * (1 - modified),
                 (adjective, noun): 0.25 * (1 - modified),
-                (noun, behind): 0.8 * modified,
-                (adjective, noun, behind): 0.2 * modified,
+                (noun_before, behind): 0.8 * modified,
+                (adjective, noun_before, behind): 0.2 * modified,
             }
         ),
         behind: _shared(_modifiers(kind, depth, settings.clause_share)),

@@ -41,6 +41,7 @@ CLOSED: dict[str, dict[str, float]] = {
 }
 """Small classes with shares of their own. `the` is singular and plural; the noun behind it tells which."""
 
+NOUN_KINDS = ("m", "f", "p", "t", "q")
 NUMBERS = ("s", "p")
 VERBS = {
     "act": ACTS,
@@ -68,8 +69,11 @@ class Lexicon:
     other_number: dict[str, str]
 
 
-def build_lexicon(vocabulary_share: float, zipf_exponent: float) -> Lexicon:
-    """The first words of each open class, `vocabulary_share` of them, with shares proportional to 1 / rank^exponent."""
+def build_lexicon(vocabulary_share: float, zipf_exponent: float, held_out_share: float = 0.0) -> Lexicon:
+    """The first words of each open class, `vocabulary_share` of them, with shares proportional to 1 / rank^exponent.
+
+    The nouns that stand before a modifier in texts are the classes `noun.m.seen` and so on; those that do not, `noun.m.held`.
+    """
 
     def kept(words: str) -> list[str]:
         listed = words.split()
@@ -94,7 +98,25 @@ def build_lexicon(vocabulary_share: float, zipf_exponent: float) -> Lexicon:
     ]
     other = {forms.singular: forms.plural for forms in pairs} | {forms.plural: forms.singular for forms in pairs}
     check_distinct(classes)
+    for kind in NOUN_KINDS:
+        classes |= _split_nouns(f"noun.{kind}", classes[f"noun.{kind}"], held_out_share)
     return Lexicon(classes, other)
+
+
+def _split_nouns(name: str, words: dict[str, float], held_out_share: float) -> dict[str, dict[str, float]]:
+    """The words seen before a modifier and the others, which are spread evenly over the ranks."""
+    held = {
+        word: share
+        for rank, (word, share) in enumerate(words.items())
+        if int((rank + 1) * held_out_share) > int(rank * held_out_share)
+    }
+    seen = {word: share for word, share in words.items() if word not in held}
+    return {f"{name}.{part}": _normalised(shares) for part, shares in (("seen", seen), ("held", held)) if shares}
+
+
+def _normalised(shares: dict[str, float]) -> dict[str, float]:
+    total = sum(shares.values())
+    return {word: share / total for word, share in shares.items()}
 
 
 def zipf_shares(words: Sequence[str], exponent: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ word (or the same word in the other number), and symbols behind.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -62,8 +62,29 @@ def phenomena() -> list[Phenomenon]:
     ]
 
 
+def held_out_phenomena(language: Language) -> list[Phenomenon]:
+    """The phenomena across a modifier, with the nouns that never had one in the texts. None if nothing is held out."""
+    across = ("agreement_across_place", "agreement_across_subject_relative", "agreement_across_object_relative")
+    chosen = [phenomenon for phenomenon in phenomena() if phenomenon.name in (*across, "anaphor_gender_across_relative")]
+    return [
+        replace(phenomenon, name=f"{phenomenon.name}_held_out", frames=tuple(map(_with_held_out_noun, phenomenon.frames)))
+        for phenomenon in chosen
+        if language.held_out_nouns
+    ]
+
+
+def _with_held_out_noun(frame: Frame) -> Frame:
+    determiner, noun, *rest = frame.before
+    return replace(frame, before=(determiner, noun.replace(".seen", ".held"), *rest))
+
+
 def _simple(kind: str) -> tuple[str, str]:
     return f"det.{NUMBER[kind]}", f"noun.{kind}"
+
+
+def _modified(kind: str) -> tuple[str, str]:
+    """A noun with a modifier behind it: some nouns may be held out from there."""
+    return f"det.{NUMBER[kind]}", f"noun.{kind}.seen"
 
 
 def _verb(kind: str) -> str:
@@ -89,20 +110,20 @@ def _agreement() -> Iterator[Frame]:
 def _agreement_across_place() -> Iterator[Frame]:
     for kind in FEATURES:
         for other in _distractors(kind, FEATURES):
-            yield Frame((*_simple(kind), "preposition", *_simple(other)), _verb(kind), OTHER_NUMBER, (".",))
+            yield Frame((*_modified(kind), "preposition", *_simple(other)), _verb(kind), OTHER_NUMBER, (".",))
 
 
 def _agreement_across_subject_relative() -> Iterator[Frame]:
     for kind in PEOPLE:
         for other in _distractors(kind, FEATURES):
-            before = (*_simple(kind), "who", f"see.{NUMBER[kind]}", *_simple(other))
+            before = (*_modified(kind), "who", f"see.{NUMBER[kind]}", *_simple(other))
             yield Frame(before, _verb(kind), OTHER_NUMBER, (".",))
 
 
 def _agreement_across_object_relative() -> Iterator[Frame]:
     for kind in FEATURES:
         for other in _distractors(kind, PEOPLE):
-            before = (*_simple(kind), _pronoun(kind), *_simple(other), f"see.{NUMBER[other]}")
+            before = (*_modified(kind), _pronoun(kind), *_simple(other), f"see.{NUMBER[other]}")
             yield Frame(before, _verb(kind), OTHER_NUMBER, (".",))
 
 
@@ -125,7 +146,7 @@ def _anaphor_number() -> Iterator[Frame]:
 
 def _anaphor_across_relative() -> Iterator[Frame]:
     for kind, other in SINGULAR_OTHER.items():
-        before = (*_simple(kind), "who", "see.s", *_simple(other), "greet.s")
+        before = (*_modified(kind), "who", "see.s", *_simple(other), "greet.s")
         yield Frame(before, REFLEXIVE[kind], REFLEXIVE[other], (".",))
 
 
@@ -175,7 +196,7 @@ def _relative_pronoun() -> Iterator[Frame]:
     for kind in FEATURES:
         for other in PEOPLE:
             behind = (*_simple(other), f"see.{NUMBER[other]}", _verb(kind), ".")
-            yield Frame(_simple(kind), _pronoun(kind), _pronoun("t" if kind in PEOPLE else "p"), behind)
+            yield Frame(_modified(kind), _pronoun(kind), _pronoun("t" if kind in PEOPLE else "p"), behind)
 
 
 def draw_pairs(language: Language, phenomenon: Phenomenon, count: int, generator: numpy.random.Generator) -> list[dict[str, Any]]:
@@ -206,9 +227,11 @@ def _in_turn(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
 
 
 def _has_derivation(language: Language, frame: Frame) -> bool:
-    """Whether the language is deep enough for the frame."""
+    """Whether the language is deep enough for the frame, and has words for it."""
+    if any(symbol.endswith(".held") and symbol not in language.grammar.words for symbol in frame.before):
+        return False
     words = [_a_word(language, symbol) for symbol in (*frame.before, frame.right, *frame.behind)]
-    return language.grammar.derivations(language.start, words).number == 1
+    return language.whole.grammar.derivations(language.start, words).number == 1
 
 
 def _a_word(language: Language, symbol: str) -> str:

@@ -13,10 +13,11 @@ import numpy
 from picolm.base.errors import PicoError
 from picolm.data.order import named_key
 from picolm.data.synthetic.language import Language, LanguageSettings, build_language
-from picolm.data.synthetic.minimal_pairs import draw_pairs, phenomena
+from picolm.data.synthetic.minimal_pairs import draw_pairs, held_out_phenomena, phenomena
 from picolm.records import durable
 from picolm.records.synthetic import FORMAT, LanguageFolder
 
+HELD_OUT_SENTENCES = 1_000
 BATCH_DOCUMENTS = 10_000
 """Drawn at a time, each batch from a stream of its own: memory stays bounded, and the result does not depend on it."""
 
@@ -45,10 +46,13 @@ def synthesize(
         _write_texts(folder.texts("train"), language, documents, seed, "train", progress)
         _write_texts(folder.texts("val"), language, held_out, seed, "val", lambda _: None)
         folder.minimal_pairs.mkdir()
-        for phenomenon in phenomena():
+        for phenomenon in [*phenomena(), *held_out_phenomena(language)]:
             records = draw_pairs(language, phenomenon, pairs, _generator(f"pairs/{phenomenon.name}", seed))
             if records:
                 _write_lines(folder.pairs(phenomenon.name), records)
+        for part in ("held", "seen") if language.held_out_nouns else ():
+            sentences = language.draw_modified(part, HELD_OUT_SENTENCES, _generator(f"modified/{part}", seed))
+            _write_lines(folder.texts(f"modified_{part}"), ({"text": text} for text in sentences))
         durable.write_json(folder.description, describe(language, seed, {"train": documents, "val": held_out}))
     return language
 
@@ -67,6 +71,7 @@ def describe(language: Language, seed: int, documents: dict[str, int]) -> dict[s
         "words_per_sentence": words,
         "sentences_per_document": language.settings.sentences_per_document,
         "expected_forms_per_document": language.expected_forms(),
+        "held_out_nouns": language.held_out_nouns,
     }
 
 
