@@ -83,3 +83,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 @pytest.fixture(scope="session")
 def report_page(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report([run], tmp_path_factory.mktemp("pages") / "demo.html")
+
+
+@pytest.fixture(scope="session")
+def compared_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two variants with two seeds each."""
+    small: dict[str, Any] = {"steps": 40, "checkpoints": (0, 4, 40), "metrics": ("gini", "per"), "parts": ("attention.v_proj",)}
+    folder = tmp_path_factory.mktemp("compared")
+    runs = [
+        build_run(folder / f"{name}-{seed}", variant=name, seed=seed, **small) for name in ("plain", "relora") for seed in (1, 2)
+    ]
+    return write_report(runs, tmp_path_factory.mktemp("pages") / "compared.html")

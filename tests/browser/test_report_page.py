@@ -62,9 +62,9 @@ def test_the_accessibility_scan_is_clean(open_page: Callable[..., Any], report_p
 
 def test_choosing_a_layer_sets_it_apart_in_every_chart(open_page: Callable[..., Any], report_page: Path):
     page = open_page(report_page).ready()
-    fade = "[...document.querySelectorAll('.option:not([hidden]) [data-figure]')]"
+    fade = "[...document.querySelector('[data-choice]').querySelectorAll('.option:not([hidden]) [data-figure]')]"
     fade += ".map(card => [...card.querySelectorAll('.mark-line path')]"
-    fade += ".filter(path => Number(path.getAttribute('opacity')) < 0.5).length)"
+    fade += ".filter(path => path.hasAttribute('opacity') && Number(path.getAttribute('opacity')) < 0.5).length)"
     assert set(page.evaluate(fade)) == {0}
     page.click(".choice [data-layer='2']")
     until(page, f"({fade}).every(faded => faded === 3)")
@@ -77,9 +77,9 @@ def test_choosing_a_layer_sets_it_apart_in_every_chart(open_page: Callable[..., 
 def test_choosing_another_matrix_draws_its_charts(open_page: Callable[..., Any], report_page: Path):
     opened = open_page(report_page)
     page = opened.ready()
-    page.select_option(".choice select", index=5)
+    page.locator("[data-choice] select").first.select_option(index=5)
     until(page, "[...document.querySelectorAll('.option:not([hidden]) [data-figure]')].every(c => c.dataset.state === 'drawn')")
-    assert page.locator(".option:not([hidden])").count() == 1
+    assert page.locator("[data-choice]").first.locator(".option:not([hidden])").count() == 1
     assert opened.complaints == []
 
 

@@ -78,10 +78,10 @@ def test_many_checkpoints_are_thinned_and_the_page_says_so(bare_run: RunDirector
     ]
     table.append_rows(bare_run.analysis("long"), rows)
     dynamics, heatmap = build_panels(read_report_data([bare_run]), ["dynamics", "heatmap"])
-    assert any("120 of 150" in getattr(block, "text", "") for block in dynamics.blocks)
+    assert any("80 of 150" in getattr(block, "text", "") for block in dynamics.blocks)
     assert any("40 of 150" in getattr(block, "text", "") for block in heatmap.blocks)
     drawn = dynamics.figures()[0]
-    assert drawn.chart.data["step"].nunique() == 120
+    assert drawn.chart.data["step"].nunique() == 80
     assert drawn.data["step"].nunique() == 150
 
 

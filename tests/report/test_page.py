@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_example import FLOOR, build_run
@@ -80,7 +81,7 @@ def test_the_floor_stands_in_the_page(example_page: str):
 
 
 def test_hostile_text_is_inert_everywhere_on_the_page(tmp_path: Path):
-    run = build_run(tmp_path / "hostile", checkpoints=(0, 5), steps=20)
+    run = build_run(tmp_path / "hostile", checkpoints=(0, 5), steps=20, metrics=("gini",), parts=("attention.v_proj",))
     identity = run.identity() | {"name": PAYLOAD, "variant": PAYLOAD, PAYLOAD: PAYLOAD}
     run.write_identity(identity | {"data": {"name": PAYLOAD}, "model": {"type": PAYLOAD}})
     run.config_file.write_text(json.dumps({PAYLOAD: PAYLOAD}), encoding="utf-8")
@@ -131,9 +132,16 @@ def test_one_checkpoint_without_layers_or_tokens_still_makes_a_page(bare_run: Ru
     assert "all zero" in write_report([bare_run]).read_text(encoding="utf-8")
 
 
-def test_two_runs_make_one_page_with_what_differs(tmp_path: Path, example_run: RunDirectory):
-    other = build_run(tmp_path / "other", variant="relora", seed=2, steps=40, checkpoints=(0, 40))
-    text = write_report([example_run, other], tmp_path / "two.html").read_text(encoding="utf-8")
+def test_two_runs_make_one_page_with_what_differs(tmp_path: Path):
+    small: dict[str, Any] = {
+        "steps": 40,
+        "checkpoints": (0, 40),
+        "layers": 2,
+        "metrics": ("gini",),
+        "parts": ("attention.v_proj",),
+    }
+    runs = [build_run(tmp_path / variant, variant=variant, **small) for variant in ("plain", "relora")]
+    text = write_report(runs, tmp_path / "two.html").read_text(encoding="utf-8")
     assert "Settings that differ between the runs" in text and "relora" in text
 
 

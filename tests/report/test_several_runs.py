@@ -89,7 +89,7 @@ def test_every_comparison_fits_the_vega_lite_schema(data: ReportData):
         if figure.title not in seen:
             seen.add(figure.title)
             figure.chart.to_dict(validate=True)
-    assert {"Training loss", "Gini coefficient", "Minimal pairs: accuracy"} <= seen
+    assert {"Training loss, nats per token", "Gini coefficient", "Minimal pairs: accuracy"} <= seen
 
 
 def test_a_floor_that_all_runs_share_is_drawn(data: ReportData):

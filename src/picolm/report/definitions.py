@@ -1,39 +1,61 @@
-"""What each built-in metric means, in words: the report must say so without importing the code that computes it (torch)."""
+"""What each metric means, in the words of the code that computes it; read from its source, because running it needs torch."""
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
 TITLES = {
+    "per": "Proportional effective rank",
     "gini": "Gini coefficient",
     "hoyer": "Hoyer sparsity",
-    "per": "Proportional effective rank",
-    "condition_number": "Condition number",
-    "norm": "Norm",
-    "cka": "CKA",
-    "pwcca": "PWCCA",
+    "condition_number_above_tolerance": "Condition number above tolerance",
+    "mutual_knn": "Mutual nearest neighbours",
+    "procrustes_angle": "Procrustes angle",
+    "rankme": "RankMe",
 }
-
-METRICS = {
-    "gini": "inequality of the magnitudes; 0 when all entries are equally large, towards 1 when few entries carry all.",
-    "hoyer": "sparsity (√n − ‖x‖₁ / ‖x‖₂) / (√n − 1) over n entries: 0 when all magnitudes are equal, 1 for a single one.",
-    "per": "exp(entropy of the singular-value shares) divided by the number of singular values: 1 "
-    "when all directions carry equal weight.",
-    "condition_number": "the largest over the smallest singular value: large when a direction is nearly lost.",
-    "norm": "matrix norm of the kind named in brackets: Frobenius (root of the sum of squares), nuclear (sum of the singular "
-    "values) or infinity (largest absolute row sum).",
-    "cka": "linear centred kernel alignment of two sets of activations of the same samples: 1 when they agree up to rotation "
-    "and scale.",
-    "pwcca": "projection-weighted canonical correlation of two sets of activations of the same samples: 1 when each is a linear "
-    "function of the other.",
-}
+ACRONYMS = {"cka": "CKA", "cca": "CCA", "pwcca": "PWCCA", "svcca": "SVCCA", "ov": "OV", "qk": "QK"}
 
 
 def metric_name(name: str) -> str:
     """The name of a metric in a title."""
-    words = name.replace("_", " ")
-    return TITLES.get(name, words[:1].upper() + words[1:])
+    return TITLES.get(name) or title_of(name)
+
+
+def title_of(name: str) -> str:
+    """A name of code as words: `minibatch_cka` is `Minibatch CKA`."""
+    words = [ACRONYMS.get(word, word) for word in name.split("_")]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
 
 
 def describe_metric(name: str) -> str:
-    """One paragraph on a metric; a foreign one is named as such."""
-    text = METRICS.get(name, "a metric from outside this package; see the documentation of whoever provides it.")
-    return f"{metric_name(name)}: {text}"
+    """One paragraph on a metric: its name, and the docstring of the function that computes it."""
+    text = _docstrings().get(name)
+    if text is None:
+        return f"{metric_name(name)} (`{name}`): defined outside this package; whoever provides it describes it."
+    return f"{metric_name(name)} (`{name}`): {' '.join(text.split())}"
+
+
+@functools.cache
+def _docstrings() -> dict[str, str]:
+    folder = Path(__file__).parents[1] / "analyze" / "metrics"
+    return {name: text for path in sorted(folder.glob("*.py")) for name, text in _metrics_in(path)}
+
+
+def _metrics_in(path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            doc = ast.get_docstring(node)
+            for name in filter(None, map(_registered_name, node.decorator_list)):
+                yield name, inspect.cleandoc(doc or "")
+
+
+def _registered_name(decorator: ast.expr) -> str | None:
+    if not isinstance(decorator, ast.Call) or not isinstance(decorator.func, ast.Name) or decorator.func.id != "metric":
+        return None
+    first = decorator.args[0] if decorator.args else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,12 @@ DRAWINGS = ("svg", "pdf", "png")
 
 def write_figures(panels: Sequence[Panel], folder: Path, *, style: str = "paper", layers: int = 1) -> list[Path]:
     """Write every figure of the panels into a folder, each as SVG, PDF, PNG, CSV and JSON; the paths."""
-    if style not in theme.STYLES:
-        raise PicoError(f"--style {style}: not a style", suggestion(style, theme.STYLES))
+    _style(style)
     written: list[Path] = []
     taken: set[str] = set()
     for figure in (figure for panel in panels for figure in panel.figures()):
         stem = _free_stem(figure.name, taken)
-        written += _write_drawings(figure, folder, stem, theme.STYLES[style], layers)
+        written += _write_drawings(figure, folder, stem, style, layers)
         written += write_numbers(figure.data, folder / stem)
     return written
 
@@ -46,26 +45,60 @@ def _free_stem(name: str, taken: set[str]) -> str:
     return free
 
 
-def styled_spec(figure: Figure, style: theme.Style, layers: int) -> dict[str, Any]:
-    """The specification of a figure that stands by itself: data, size and colours included."""
-    spec = with_rows(chart_spec(figure.chart))
-    spec.setdefault("width", style.width)
-    spec.setdefault("height", style.height)
-    return spec | {"config": theme.figure_config(style, layers)}
+def styled(chart: Any, style: str = "paper", *, layers: int | None = None) -> Any:
+    """`chart` in the size and the colours of a figure for a paper (one column) or a slide, as a new Altair chart."""
+    sizes = _style(style)
+    result = chart.copy(deep=False)
+    result.width, result.height = sizes.width, sizes.height
+    result.config = theme.figure_config(sizes, _layer_count(chart) if layers is None else layers)
+    return result
 
 
-def _write_drawings(figure: Figure, folder: Path, stem: str, style: theme.Style, layers: int) -> list[Path]:
+def _style(name: str) -> theme.Style:
+    if name not in theme.STYLES:
+        raise PicoError(f"--style {name}: not a style", suggestion(name, theme.STYLES))
+    return theme.STYLES[name]
+
+
+def _layer_count(chart: Any) -> int:
+    names = getattr(chart.data, "columns", ())
+    return max(int(chart.data["layer"].nunique()), 1) if "layer" in names else 1
+
+
+def save_chart(chart: Any, path: Path, *, style: str = "paper", layers: int | None = None) -> Path:
+    """Draw a chart into a file, by its ending SVG, PDF or PNG; the path."""
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in DRAWINGS:
+        raise PicoError(f"{path}: charts are drawn as {', '.join(DRAWINGS)}", suggestion(kind, DRAWINGS))
+    durable.write_bytes(path, _drawings(_standing_spec(chart, style, layers), [kind], _style(style).scale)[kind])
+    return path
+
+
+def _standing_spec(chart: Any, style: str, layers: int | None) -> dict[str, Any]:
+    sizes = _style(style)
+    spec = with_rows(chart_spec(chart))
+    count = _layer_count(chart) if layers is None else layers
+    return {"width": sizes.width, "height": sizes.height, **spec, "config": theme.figure_config(sizes, count)}
+
+
+def _drawings(spec: dict[str, Any], kinds: Sequence[str], scale: float) -> dict[str, bytes]:
     import vl_convert
 
-    spec = styled_spec(figure, style, layers)
-    drawings = {
-        "svg": vl_convert.vegalite_to_svg(spec).encode(),
-        "pdf": vl_convert.vegalite_to_pdf(spec),
-        "png": vl_convert.vegalite_to_png(spec, scale=style.scale),
+    svg = vl_convert.vegalite_to_svg(spec)
+    makers: dict[str, Callable[[], bytes]] = {
+        "svg": lambda: bytes(svg.encode()),
+        "pdf": lambda: bytes(vl_convert.svg_to_pdf(svg)),
+        "png": lambda: bytes(vl_convert.svg_to_png(svg, scale=scale)),
     }
-    paths = [folder / f"{stem}.{kind}" for kind in DRAWINGS]
-    for path, kind in zip(paths, DRAWINGS, strict=True):
-        durable.write_bytes(path, drawings[kind])
+    return {kind: makers[kind]() for kind in kinds}
+
+
+def _write_drawings(figure: Figure, folder: Path, stem: str, style: str, layers: int) -> list[Path]:
+    drawings = _drawings(_standing_spec(figure.chart, style, layers), DRAWINGS, _style(style).scale)
+    paths = []
+    for kind, content in drawings.items():
+        paths.append(folder / f"{stem}.{kind}")
+        durable.write_bytes(paths[-1], content)
     return paths
 
 

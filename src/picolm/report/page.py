@@ -72,7 +72,7 @@ def make_report(
     tables = write_tables(data, path)
     page = render_page(data, built, title=title or page_title(data), tables=tables, reload_seconds=reload_seconds)
     durable.write_text(path, page)
-    drawn = [] if figures is None else write_figures(built, figures, style=style, layers=data.layer_count)
+    drawn: Sequence[Path] = [] if figures is None else write_figures(built, figures, style=style, layers=data.layer_count)
     return Written(path, tables, tuple(drawn))
 
 

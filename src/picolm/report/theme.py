@@ -122,7 +122,7 @@ def _config(
         "legend": {
             "labelFontSize": size, "titleFontSize": size, "titleFontWeight": "normal", "labelColor": muted, "titleColor": muted,
             "orient": "top", "columns": 2, "offset": size * 1.7, "titlePadding": size / 2,
-            "symbolStrokeWidth": line_width * 1.6, "symbolSize": size * 11,
+            "symbolStrokeWidth": line_width * 1.6, "symbolOpacity": 1, "labelLimit": 0, "symbolSize": size * 11,
         },
         "header": {"labelFontSize": size, "titleFontSize": size, "labelColor": ink, "titleColor": muted},
         "title": {"fontSize": size * 1.15, "fontWeight": 600, "color": ink, "anchor": "start", "subtitleColor": muted},
@@ -130,10 +130,10 @@ def _config(
         "line": {"strokeWidth": line_width, "strokeJoin": "round", "strokeCap": "round"},
         "rule": {"color": muted, "strokeWidth": line_width * 0.6},
         "style": {
-            "raw": {"strokeWidth": line_width * 0.5, "opacity": 0.45},
             "faint": {"strokeWidth": line_width * 0.55, "opacity": 0.4},
+            "dot": {"size": 7.5 * line_width**2, "opacity": 1},
             "emphasis": {"strokeWidth": line_width * 1.5, "color": ink},
-            "emphasis-point": {"color": ink},
+            "emphasis-dot": {"color": ink, "size": 9 * line_width**2, "opacity": 1},
             "band": {"opacity": 0.16},
             "neutral-band": {"opacity": 0.14, "color": ink},
             "floor": {"color": colors["floor"], "strokeDash": [5, 4], "strokeWidth": line_width * 0.85},

@@ -5,6 +5,8 @@
   const drawn = new Map();
   let focusLayer = "";
 
+  const idle = window.requestIdleCallback ? (work) => window.requestIdleCallback(work, { timeout: 500 }) : (work) => setTimeout(work, 30);
+
   const payloads = new WeakMap();
   function payloadOf(card) {
     if (!payloads.has(card)) payloads.set(card, JSON.parse(card.querySelector("script").textContent));
@@ -82,12 +84,31 @@
     view.signal("focus_layer", focusLayer).runAsync();
   }
 
+  const onScreen = (card) => {
+    const box = card.getBoundingClientRect();
+    return box.height > 0 && box.top < window.innerHeight && box.bottom > 0;
+  };
+  // What the reader sees follows at once, the rest when there is time.
+  const behind = new Set();
+  function catchUp() {
+    const [card] = behind;
+    if (card === undefined) return;
+    behind.delete(card);
+    applyFocus(card, drawn.get(card).view);
+    idle(catchUp);
+  }
+
   function setFocus(layer) {
     focusLayer = layer;
     for (const button of document.querySelectorAll("[data-layer]")) {
       button.setAttribute("aria-pressed", String(button.dataset.layer === layer));
     }
-    for (const [card, result] of drawn) applyFocus(card, result.view);
+    behind.clear();
+    for (const [card, result] of drawn) {
+      if (onScreen(card)) applyFocus(card, result.view);
+      else behind.add(card);
+    }
+    idle(catchUp);
   }
 
   async function draw(card) {
@@ -95,8 +116,10 @@
     card.dataset.state = "drawing";
     const target = card.querySelector(".chart");
     try {
+      // Errors only: Vega warns of every table that is empty until the reader sets a layer apart.
+      const logLevel = 1;
       const result = await window.vegaEmbed(target, specOf(card), {
-        mode: "vega-lite", ast: true, actions: false, renderer: "svg", defaultStyle: false, config: settings.config, tooltip: showTip,
+        mode: "vega-lite", ast: true, actions: false, renderer: "svg", defaultStyle: false, config: settings.config, tooltip: showTip, logLevel,
       });
       drawn.set(card, result);
       card.dataset.state = "drawn";
@@ -115,7 +138,7 @@
   const visible = (card) => card.offsetParent !== null;
   const observer = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
-  }, { rootMargin: "600px" });
+  }, { rootMargin: "250px" });
   const cards = [...document.querySelectorAll("[data-figure]")];
   for (const card of cards) {
     card.querySelector(".chart").style.minHeight = `${card.dataset.height}px`;
@@ -127,7 +150,6 @@
     if (!next) { document.documentElement.dataset.ready = "true"; return; }
     draw(next).finally(() => idle(drawRest));
   }
-  const idle = window.requestIdleCallback ? (work) => window.requestIdleCallback(work, { timeout: 500 }) : (work) => setTimeout(work, 30);
   idle(drawRest);
 
   for (const choice of document.querySelectorAll("[data-choice]")) {

@@ -164,6 +164,6 @@ def _template(shape: Shape) -> altair.LayerChart:
         layers.append(band.encode(horizontal, band_axis("low", None, logarithmic=use_log), altair.Y2("high:Q"), color))
     layers.append(base.mark_line().encode(horizontal, vertical, color, tooltip=mean))
     if shape.dots:
-        layers.append(base.mark_circle(size=26, opacity=1).encode(horizontal, vertical, color, tooltip=mean))
+        layers.append(base.mark_circle(style="dot").encode(horizontal, vertical, color, tooltip=mean))
     chart = layered(*layers)
     return chart.add_params(altair.param(name="focus_layer", value="")) if shape.focus else chart

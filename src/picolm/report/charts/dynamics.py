@@ -22,9 +22,13 @@ from picolm.report.charts.axes import (
     wants_log,
 )
 from picolm.report.charts.template import filled
+from picolm.report.charts.thinning import spaced_steps
 
 if TYPE_CHECKING:
     import altair
+
+MOST_DOTS = 24
+"""Checkpoints of a line that get a dot to point at; more would slow the page and hide the line."""
 
 HEADS = (("low", "least"), ("high", "greatest"))
 
@@ -60,7 +64,8 @@ def metric_trajectories(rows: pandas.DataFrame, *, title: str, layers: Sequence[
     noise of the same shape gives (`null`) is dotted.
     """
     frame = over_heads(rows)
-    frame = frame.assign(layer=layer_names(frame["layer"]))
+    dotted = spaced_steps([int(step) for step in frame["step"].unique()], MOST_DOTS)
+    frame = frame.assign(layer=layer_names(frame["layer"]), dot=frame["step"].isin(dotted))
     known = sorted({int(layer) for layer in rows["layer"].dropna()}) if layers is None else layers
     many_heads = bool(len(frame)) and bool(frame["heads"].max() > 1)
     ticks = tuple(decade_ticks(frame["value"].min(), frame["value"].max())) if wants_log(frame["value"]) else None
@@ -84,7 +89,9 @@ def _trajectories_template(
 
     horizontal = progress_axis(progress)
     vertical = value_axis("value", None, logarithmic=ticks is not None, span=ticks[1:] if ticks else ())
-    color = altair.Color("layer:O", scale=altair.Scale(domain=list(order)), sort=list(order), title="layer")
+    color = altair.Color(
+        "layer:O", scale=altair.Scale(domain=list(order)), sort=list(order), title="layer", legend=altair.Legend(columns=8)
+    )
     tooltip = [altair.Tooltip("layer:O"), *progress_tooltip(progress), altair.Tooltip("value:Q", format=".4~g")]
     if many_heads:
         tooltip += [altair.Tooltip(f"{end}:Q", title=f"{name} head", format=".4~g") for end, name in HEADS]
@@ -96,7 +103,9 @@ def _trajectories_template(
     faded = _where_shown(1.0, otherwise=0.12)
     parts += [
         base.mark_line().encode(horizontal, vertical, color, opacity=faded),
-        base.mark_circle(size=24).encode(horizontal, vertical, color, opacity=faded, tooltip=tooltip),
+        base.mark_circle(style="dot")
+        .transform_filter("datum.dot")
+        .encode(horizontal, vertical, color, opacity=faded, tooltip=tooltip),
     ]
     return layered(*parts).add_params(altair.param(name="focus_layer", value=""))
 

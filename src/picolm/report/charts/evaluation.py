@@ -34,7 +34,7 @@ def with_interval(scores: pandas.DataFrame) -> pandas.DataFrame:
     return scores.assign(value=value, low=value - half, high=value + half)
 
 
-def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerChart:
+def scores_over_time(scores: pandas.DataFrame, *, measure: str, title: str = "") -> altair.LayerChart:
     """The value of one measure against tokens, one line per `group` (`all` emphasised), intervals, chance dotted."""
     import altair
     import pandas
@@ -46,7 +46,7 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerC
     logarithmic = wants_log(frame["value"])
     vertical = value_axis(
         "value",
-        measure,
+        None,
         logarithmic=logarithmic,
         labels=SHARES if measure == "accuracy" else PLAIN_NUMBERS,
         span=list(frame["value"]),
@@ -64,11 +64,13 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str) -> altair.LayerC
         base = altair.Chart(parts)
         layers += [
             base.mark_line().encode(horizontal, vertical, color, tooltip=tooltip),
-            base.mark_circle(size=26, opacity=1).encode(horizontal, vertical, color, tooltip=tooltip),
+            base.mark_circle(style="dot").encode(horizontal, vertical, color, tooltip=tooltip),
         ]
     if not whole.empty:
-        layers += _whole_layers(whole, horizontal, vertical, tooltip, measure, labelled=bool(groups), logarithmic=logarithmic)
-    return layered(*layers)
+        layers += _whole_layers(whole, horizontal, vertical, tooltip, labelled=bool(groups), logarithmic=logarithmic)
+    chart = layered(*layers)
+    chart.title = title or measure
+    return chart
 
 
 def _whole_layers(
@@ -76,20 +78,19 @@ def _whole_layers(
     horizontal: altair.X,
     vertical: altair.Y,
     tooltip: list[altair.Tooltip],
-    measure: str,
     *,
     labelled: bool,
     logarithmic: bool,
 ) -> list[altair.Chart]:
     import altair
 
-    band_from = band_axis("low", measure, logarithmic=logarithmic)
+    band_from = band_axis("low", None, logarithmic=logarithmic)
 
     base = altair.Chart(whole)
     layers = [
         base.mark_area(style="neutral-band").encode(horizontal, band_from, altair.Y2("high:Q")),
         base.mark_line(style="emphasis").encode(horizontal, vertical, tooltip=tooltip),
-        base.mark_circle(size=34, opacity=1, style="emphasis-point").encode(horizontal, vertical, tooltip=tooltip),
+        base.mark_circle(style="emphasis-dot").encode(horizontal, vertical, tooltip=tooltip),
     ]
     if labelled:
         end = altair.Chart(whole.sort_values("step", kind="stable").tail(1))

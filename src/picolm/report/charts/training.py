@@ -44,7 +44,7 @@ def losses(
         measured = validation.assign(loss=validation["value"], curve="validation").dropna(subset=["loss", progress.column])
         measured = measured[["curve", "step", "tokens", "loss"]]
         marks = altair.Chart(measured).encode(horizontal, vertical, color, tooltip=tooltip)
-        layers += [marks.mark_line(), marks.mark_circle(size=34, opacity=1)]
+        layers += [marks.mark_line(), marks.mark_circle(style="dot")]
         frames.append(measured)
     if floor is not None:
         layers += _floor_layers(floor, vertical)

@@ -73,6 +73,8 @@ class Option:
     group: str
     label: str
     figures: tuple[Figure, ...]
+    remarks: tuple[str, ...] = ()
+    """What is missing from the set."""
 
 
 @dataclass(frozen=True)

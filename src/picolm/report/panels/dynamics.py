@@ -11,7 +11,7 @@ import pandas
 
 from picolm.records.names import DATA_TYPES
 from picolm.report import charts
-from picolm.report.definitions import describe_metric, metric_name
+from picolm.report.definitions import describe_metric, metric_name, title_of
 from picolm.report.panels.contract import Block, Choice, Figure, Missing, Option, Panel, Remark, panel
 from picolm.report.tables import ReportData, RunTables, visible_text
 
@@ -38,7 +38,7 @@ Draw: TypeAlias = Callable[[pandas.DataFrame, str], Any]
 
 
 @panel("dynamics")
-def dynamics(data: ReportData, *, most_steps: int = 120) -> Panel:
+def dynamics(data: ReportData, *, most_steps: int = 80) -> Panel:
     """One chart per metric and part, one line per layer. `most_steps`: checkpoints drawn; more are thinned evenly."""
     if data.rows.empty:
         blocks: list[Block] = []
@@ -78,13 +78,25 @@ def thinning_remark(kept: int, steps: int) -> Remark:
     return Remark(f"Drawn at {kept} of {steps} checkpoints, first and last among them; the tables beside the page have all.")
 
 
-def matrix_options(rows: pandas.DataFrame, most_steps: int, draw: Draw, *, prefix: str = "") -> tuple[Option, ...]:
-    """One option per data type, component and part, with a chart for each of its metrics."""
+def matrix_options(
+    rows: pandas.DataFrame, most_steps: int, draw: Draw, *, prefix: str = "", kind: str = "lines"
+) -> tuple[Option, ...]:
+    """One option per data type, component and part, with a chart for each of its metrics; `kind` tells apart their names."""
     steps = [int(step) for step in rows["step"].dropna().unique()]
     kept = set(charts.spaced_steps(steps, most_steps))
     grouped: Any = rows.groupby(MATRIX, sort=False)
     ordered = sorted(grouped, key=lambda item: _order(item[0]))
-    return tuple(Option(prefix + _group(key), str(key[3]), _figures(part, kept, draw)) for key, part in ordered)
+    return tuple(
+        Option(prefix + _group(key), str(key[3]), _figures(part, kept, draw, kind), remarks=_undrawn(part))
+        for key, part in ordered
+    )
+
+
+def _undrawn(rows: pandas.DataFrame) -> tuple[str, ...]:
+    """What cannot be drawn because no value is defined, and why."""
+    grouped: Any = rows.groupby(MEASURE, sort=False)
+    empty = [(metric_title(*key), part) for key, part in grouped if part["value"].isna().all()]
+    return tuple(f"{title} has no defined value{_reasons(part)}." for title, part in empty)
 
 
 def _order(key: Sequence[Any]) -> tuple[object, ...]:
@@ -95,7 +107,7 @@ def _order(key: Sequence[Any]) -> tuple[object, ...]:
 def _group(key: Sequence[Any]) -> str:
     data_type, split, component, _ = key
     words = data_type.replace("_", " ") + (f" ({split})" if split else "")
-    return words.capitalize() if component == "simple" else f"{component.replace('_', ' ')}: {words}".capitalize()
+    return words.capitalize() if component == "simple" else f"{title_of(component)}: {words}"
 
 
 def _reasons(rows: pandas.DataFrame) -> str:
@@ -104,16 +116,18 @@ def _reasons(rows: pandas.DataFrame) -> str:
     return f": {shown}" if shown else ""
 
 
-def _figures(rows: pandas.DataFrame, steps: set[int], draw: Draw) -> tuple[Figure, ...]:
+def _figures(rows: pandas.DataFrame, steps: set[int], draw: Draw, kind: str) -> tuple[Figure, ...]:
     figures = []
     grouped: Any = rows.groupby(MEASURE, sort=False)
     for (metric, options, partner), part in grouped:
+        if part["value"].isna().all():
+            continue
         title = metric_title(metric, options, partner)
         owner = part["run"].iloc[0] if part["run"].nunique() == 1 else "runs"
         data_type, split, component, name = (part[column].iloc[0] for column in MATRIX)
-        stem = "-".join(str(piece) for piece in (owner, component, data_type, split, name, title) if piece)
+        stem = "-".join(str(piece) for piece in (owner, kind, component, data_type, split, name, title) if piece)
         chart = draw(part[part["step"].isin(steps)], title)
-        figures.append(Figure(stem, title, chart, _numbers(part), caption=_caption(part)))
+        figures.append(Figure(stem, title, chart, _numbers(part)))
     return tuple(figures)
 
 
@@ -140,9 +154,3 @@ def _numbers(part: pandas.DataFrame) -> pandas.DataFrame:
     return part[
         ["run", "variant", "seed", "step", "tokens", "layer", "head", "metric", "options", "partner", "value", "null", "note"]
     ]
-
-
-def _caption(part: pandas.DataFrame) -> str:
-    if part["value"].notna().any():
-        return ""
-    return f"No value is defined{_reasons(part)}."

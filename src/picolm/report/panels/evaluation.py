@@ -61,7 +61,7 @@ def score_title(evaluation_name: str, measure: str) -> str:
 def _single(scores: pandas.DataFrame) -> list[Block]:
     figures = []
     for name, measure, part in measures_of(scores):
-        chart = charts.scores_over_time(part, measure=measure.replace("_", " "))
+        chart = charts.scores_over_time(part, measure=measure.replace("_", " "), title=score_title(name, measure))
         stem = f"{part['run'].iloc[0]}-{name}-{measure}"
         size: Any = "medium" if part["group"].nunique() > 1 else "small"
         title = score_title(name, measure)

@@ -38,7 +38,7 @@ def _maps(data: ReportData, rows: pandas.DataFrame, most_steps: int) -> list[Blo
     options: list[Option] = []
     for series, part in rows.groupby("series", sort=False):
         prefix = "" if data.single is not None else f"{series}: "
-        options += matrix_options(part, most_steps, _map, prefix=prefix)
+        options += matrix_options(part, most_steps, _map, prefix=prefix, kind="map")
     blocks: list[Block] = [Choice("Matrix", tuple(options))]
     steps = rows["step"].nunique()
     return [*blocks, thinning_remark(most_steps, steps)] if steps > most_steps else blocks

@@ -135,6 +135,8 @@ def _several(data: ReportData) -> list[Block]:
 
 
 def _compared(frame: pandas.DataFrame, column: str, title: str, *, wide: bool = False, **scales: Any) -> Figure:
-    chart = charts.runs_over_time(frame, column, title=title, **scales)
+    unit = f", {charts.NATS}" if "loss" in column else ""
+    chart = charts.runs_over_time(frame, column, title=title + unit, **scales)
     numbers = frame[[*LOG_COLUMNS, column]]
-    return Figure(f"runs-{column}", title, chart, numbers, size="wide" if wide else "small", height=340 if wide else 190)
+    size: Any = "wide" if wide else "small"
+    return Figure(f"runs-{column}", title + unit, chart, numbers, size=size, height=340 if wide else 190)
