@@ -94,7 +94,7 @@ def test_short_form_sets_aside_what_a_metric_does_not_take_and_says_so() -> None
     plan = plan_analysis(
         parse("{analysis_name: a, metrics: [per, gini], components: [{simple: {data_type: [weights, activations]}}]}"), 0
     )
-    assert plan.skipped == ("per takes only weights, gradients, updates, first_order: not applied to activations of simple",)
+    assert plan.skipped == ("per takes only weights, gradients, updates, first_order: not applied to activations",)
     assert len(plan.measurements) == 3
 
 

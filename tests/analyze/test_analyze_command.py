@@ -21,7 +21,7 @@ def test_summary_says_what_was_done_and_what_is_next(run: RunDirectory) -> None:
     result = CliRunner().invoke(app, [str(run.path), "table5"], catch_exceptions=False)
     output = result.stdout.splitlines()
     assert output[0].startswith("1,050 rows, 1,050 of them new, 72 undefined:")
-    assert any(line.startswith("set aside: cka takes only activations: not applied to weights of simple") for line in output)
+    assert "set aside: cka takes only activations: not applied to weights, gradients, first_order" in output
     assert any(line.split()[:4] == ["cka", "simple", "activations", "val"] for line in output)
     assert any("condition_number: singular: numerical rank 8 of 32" in line for line in output)
     assert result.stderr.splitlines()[-1] == f"next: pico report {run.path}"

@@ -102,7 +102,9 @@ def plan_analysis(config: AnalysisConfig, steps: Sequence[int]) -> Plan:
         metric = find_metric(spec.name, spec.options, source)
         found, set_aside = _of_metric(config, spec, metric, steps, source)
         if set_aside:
-            skipped.append(f"{spec.name} takes only {', '.join(metric.traits.accepts)}: not applied to {', '.join(set_aside)}")
+            skipped.append(
+                f"{spec.name} takes only {', '.join(metric.traits.accepts)}: not applied to {', '.join(dict.fromkeys(set_aside))}"
+            )
         if not found:
             raise PicoError(f"{source}: there is nothing to apply it to", _nothing_hint(spec, metric))
         for measurement in found:
@@ -121,7 +123,7 @@ def _of_metric(
     for component in spec.components if spec.components is not None else config.components:
         for data_type in component.data_type:
             if spec.components is None and data_type not in metric.traits.accepts:
-                set_aside.append(f"{data_type} of {component.name}")
+                set_aside.append(data_type)
                 continue
             check_data_type(metric, data_type, source)
             found.append(
