@@ -119,7 +119,8 @@ def _of_metric(
     if not metric.compares and spec.target is not None:
         raise PicoError(f"{source}: {spec.name} compares nothing", "remove target_checkpoint or compare_with")
     partner = _partner(spec.target or config.compare_with or metric.traits.partner, steps) if metric.compares else None
-    found, set_aside = [], []
+    found: list[Measurement] = []
+    set_aside: list[str] = []
     for component in spec.components if spec.components is not None else config.components:
         for data_type in component.data_type:
             if spec.components is None and data_type not in metric.traits.accepts:
