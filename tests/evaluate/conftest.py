@@ -49,7 +49,7 @@ class Bigram(nn.Module):
 
     def log_prob(self, tokens: Sequence[int], start: int = 1) -> float:
         table = torch.log_softmax(self.table_VV.detach().double(), dim=-1)
-        return float(sum(table[tokens[i - 1], tokens[i]] for i in range(start, len(tokens))))
+        return float(table[list(tokens[start - 1 : -1]), list(tokens[start:])].sum())
 
 
 @pytest.fixture
