@@ -38,13 +38,14 @@ def named_key(stream: str, seed: int) -> int:
 
 def scramble(words: Words, key: int | Words) -> Words:
     """64 well-mixed bits for each word under a key: the finaliser of splitmix64 (Steele et al. 2014), applied twice."""
-    mixed = words ^ numpy.asarray(key, dtype=numpy.uint64)
-    for _ in range(2):
-        mixed = mixed + numpy.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> numpy.uint64(31))
-    return mixed
+    return _mix(_mix(words ^ numpy.asarray(key, dtype=numpy.uint64)))
+
+
+def _mix(words: Words) -> Words:
+    words = words + numpy.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+    return words ^ (words >> numpy.uint64(31))
 
 
 def permute(positions: Rows, size: int, keys: int | Words) -> Rows:
@@ -70,10 +71,11 @@ def permute(positions: Rows, size: int, keys: int | Words) -> Rows:
 
 def _feistel(words: Words, keys: Words, bits: int) -> Words:
     low_bits, high_bits = bits // 2, bits - bits // 2
+    keys = scramble(keys, 0)
     for number in range(ROUNDS_IF_SMALL if bits < SMALL_BITS else ROUNDS):
         low = words & numpy.uint64((1 << low_bits) - 1)
         high = words >> numpy.uint64(low_bits)
-        high = high ^ (scramble(low, keys + numpy.uint64(number)) & numpy.uint64((1 << high_bits) - 1))
+        high = high ^ (_mix(low ^ (keys + numpy.uint64(number))) >> numpy.uint64(64 - high_bits))
         words = (low << numpy.uint64(high_bits)) | high
         low_bits, high_bits = high_bits, low_bits
     return words

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class TextTokenizer:
             raise PicoError(f"{file} has no token {self.end_of_text!r}", "name its end-of-text token with --end-of-text")
         self.end_of_text_id: int = found
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """One more than the largest token id."""
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
