@@ -243,3 +243,12 @@ def test_every_metric_runs_where_it_is_accepted_and_says_why_where_it_is_undefin
     assert rows[rows.value.isna()].note.str.len().gt(0).all()
     with_null = set(rows[rows.null.notna()].metric)
     assert {"gini", "hoyer", "per", "cka", "pwcca", "stable_rank", "cosine", "mutual_knn", "kurtosis"} <= with_null
+
+
+def test_every_step_with_every_step(run: RunDirectory) -> None:
+    spec = {"name": "simple", "data_type": "activations", "layer_suffixes": ["swiglu.w_2"], "layers": [0]}
+    rows = analyze_run(run, config(metrics=[{"cka": {"compare_with": "all"}}], components=[spec]))
+    table = rows.pivot(index="step", columns="partner", values="value").to_numpy()
+    assert table.shape == (3, 3)
+    assert np.allclose(table, table.T)
+    assert np.allclose(np.diag(table), 1)

@@ -71,3 +71,7 @@ def test_what_is_read_is_known_beforehand() -> None:
 def test_last_step_cannot_be_compared_with_inside_a_training() -> None:
     with pytest.raises(PicoError, match="cka compares with the last step"):
         LiveAnalysis(config(metrics=["cka"], components=[{"name": "simple", "data_type": "activations"}]), run="a")
+    with pytest.raises(PicoError, match="all needs the whole run"):
+        LiveAnalysis(
+            config(metrics=["cka"], compare_with="all", components=[{"name": "simple", "data_type": "activations"}]), run="a"
+        )

@@ -109,7 +109,7 @@ class Target(Settings):
     """Layer; null: the same layer."""
 
 
-CompareWith = Literal["first", "last", "previous", "beside"] | Target
+CompareWith = Literal["first", "last", "previous", "all", "beside"] | Target
 
 
 class MetricSpec(Spec):
@@ -125,7 +125,7 @@ class MetricSpec(Spec):
     """The step compared with, for metrics that compare: the original's short form of `compare_with: {step: n}`."""
 
     compare_with: CompareWith | None = None
-    """`first` or `last` chosen step, `previous` chosen step, what stands `beside` (the weight under an update), or
+    """`first` or `last` chosen step, the `previous` one, `all` of them, what stands `beside` (the weight under an update), or
     `{step, run, layer}`; null: that of the file, else what suits the metric."""
 
     @pydantic.model_validator(mode="before")

@@ -15,6 +15,8 @@ from picolm.base.errors import PicoError
 from picolm.records.snapshot import Snapshot
 from picolm.records.table import Row
 
+ALLOWED = "set compare_with: first, previous, beside, or {step: n}"
+
 
 class LiveAnalysis:
     """Gives the rows of an analysis for one snapshot after another, on the calling thread alone.
@@ -27,12 +29,12 @@ class LiveAnalysis:
         self._config, self._run, self._variant, self._seed = config, run, variant, seed
         self._plan: Plan | None = None
         self._kept = _KeptSteps(run)
+        if "all" in (config.compare_with, *(spec.target for spec in config.metrics)):
+            raise PicoError("compare_with: all needs the whole run", ALLOWED)
         for measurement in plan_analysis(config, [0]).measurements:
             if measurement.partner is not None and measurement.partner.moves:
-                raise PicoError(
-                    f"{measurement.metric.name} compares with the last step, which does not exist yet inside a training",
-                    "set compare_with: first, previous, or {step: n}",
-                )
+                name = measurement.metric.name
+                raise PicoError(f"{name} compares with the last step, which does not exist yet inside a training", ALLOWED)
 
     def reads(self) -> set[tuple[str, str]]:
         """(split, stored data type) of everything the metrics are computed from; weights belong to no split."""

@@ -88,9 +88,14 @@ def measure_tasks(tasks: list[Task], step: Step, partners: Partners, *, workers:
         yield from pool.map(lambda task: _measure_piece(task, step, partners), tasks)
 
 
+MOST_WORKERS = 16
+"""Pieces worked on at once, at most: each holds several copies of its matrix in float64."""
+
+
 def usable_cores() -> int:
-    """Cores this process may use, as torch was told."""
-    return min(torch.get_num_threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Cores this process may use, as torch was told, up to `MOST_WORKERS`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(torch.get_num_threads(), cores, MOST_WORKERS)
 
 
 @contextmanager

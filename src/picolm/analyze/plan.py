@@ -118,7 +118,8 @@ def _of_metric(
     """The measurements of one metric, and what the short form offers but the metric does not take."""
     if not metric.compares and spec.target is not None:
         raise PicoError(f"{source}: {spec.name} compares nothing", "remove target_checkpoint or compare_with")
-    partner = _partner(spec.target or config.compare_with or metric.traits.partner, steps) if metric.compares else None
+    choice = spec.target or config.compare_with or metric.traits.partner
+    partners: list[Partner | None] = [*_partners(choice, steps)] if metric.compares else [None]
     found: list[Measurement] = []
     set_aside: list[str] = []
     for component in spec.components if spec.components is not None else config.components:
@@ -127,24 +128,19 @@ def _of_metric(
                 set_aside.append(data_type)
                 continue
             check_data_type(metric, data_type, source)
-            found.append(
-                Measurement(
-                    metric=metric,
-                    view=_view(component, data_type, spec.data_split or config.data_split, source),
-                    layers=component.layers,
-                    heads=component.heads,
-                    partner=partner,
-                )
-            )
+            view = _view(component, data_type, spec.data_split or config.data_split, source)
+            found += [Measurement(metric, view, component.layers, component.heads, partner) for partner in partners]
     return found, set_aside
 
 
-def _partner(choice: CompareWith, steps: Sequence[int]) -> Partner:
+def _partners(choice: CompareWith, steps: Sequence[int]) -> list[Partner]:
     if isinstance(choice, Target):
-        return Partner("fixed", choice.step, choice.run, choice.layer)
+        return [Partner("fixed", choice.step, choice.run, choice.layer)]
+    if choice == "all":
+        return [Partner("fixed", step) for step in steps]
     if choice in ("first", "last"):
-        return Partner("fixed", steps[0] if choice == "first" else steps[-1], moves=choice == "last")
-    return Partner("beside" if choice == "beside" else "previous")
+        return [Partner("fixed", steps[0] if choice == "first" else steps[-1], moves=choice == "last")]
+    return [Partner("beside" if choice == "beside" else "previous")]
 
 
 def _view(spec: ComponentSpec, data_type: str, split: str, source: str) -> View:

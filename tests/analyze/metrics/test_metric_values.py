@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from picolm.analyze.components.contract import Piece
 from picolm.analyze.matrix import Matrix, Product
-from picolm.analyze.metrics.contract import find_metric, metric_function
+from picolm.analyze.metrics.contract import METRICS, find_metric, metric_function
 from picolm.analyze.null import null_value
 from picolm.base.errors import PicoError, Undefined
 
@@ -259,3 +260,14 @@ def test_half_precision_is_measured_in_double() -> None:
 
 def test_pieces_name_what_they_are() -> None:
     assert Piece("attention.v_proj", lambda: TX, 3, 1).label == ("attention.v_proj", 3, 1)
+
+
+def test_no_metric_changes_its_input() -> None:
+    for entry in METRICS.entries():
+        sides = [torch.from_numpy(RNG.standard_normal((12, 4))) for _ in range(2)]
+        before = [side.clone() for side in sides]
+        pair = entry.object.traits.needs in ("pair", "decomposed_pair")
+        options = {"norm": {"norm_type": "nuclear"}, "mutual_knn": {"neighbours": 3}}.get(entry.name, {})
+        with contextlib.suppress(Undefined):
+            of(entry.name, *sides[: 2 if pair else 1], **options)
+        assert all(torch.equal(side, old) for side, old in zip(sides, before, strict=True)), entry.name
