@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from lm_eval_reference import built_in_task, lm_eval_samples, log_likelihoods, wrapped
 
 from picolm.base.errors import PicoError
 from picolm.data.tokenizer import TextTokenizer, train_tokenizer
@@ -24,6 +23,8 @@ from picolm.evaluate.scorer import Scorer
 from picolm.evaluate.truthfulqa import TruthfulQA
 from picolm.model.contract import LanguageModel, build_model, save_model
 from picolm.model.decoder import DecoderConfig
+
+from .lm_eval_reference import built_in_task, lm_eval_samples, log_likelihoods, wrapped
 
 pytestmark = pytest.mark.data
 
