@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picolm.base.errors import PicoError, suggestion
+from picolm.base.errors import PicoError, nearest
 from picolm.records import durable
 from picolm.records.manifest import sealed_steps
 
@@ -76,11 +76,40 @@ class RunDirectory:
         """Where `pico report` writes the page of this run if it is not told otherwise."""
         return self.reports / "index.html"
 
+    @property
+    def outbox(self) -> Path:
+        """What is to be published on the Hub, and how far that is."""
+        return self.path / "outbox"
+
+    @property
+    def outbox_destination(self) -> Path:
+        """Where the run is published."""
+        return self.outbox / "destination.json"
+
+    @property
+    def outbox_status(self) -> Path:
+        """What the uploader is doing."""
+        return self.outbox / "status.json"
+
+    @property
+    def outbox_log(self) -> Path:
+        """What the uploader says while nobody watches."""
+        return self.outbox / "uploader.log"
+
+    def outbox_entry(self, step: int) -> Path:
+        """Whether the checkpoint of a step waits or is published."""
+        return self.outbox / f"step_{step}.json"
+
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step_{step}"
 
     def evaluation_file(self, step: int) -> Path:
         return self.evaluations / f"step_{step}.json"
+
+    def evaluated_steps(self) -> list[int]:
+        """Steps that have scores, ascending."""
+        numbers = (path.stem.removeprefix("step_") for path in self.evaluations.glob("step_*.json"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
     def analysis(self, name: str) -> Path:
         if not RUN_NAME.match(name):
@@ -189,4 +218,7 @@ def check_run_name(name: str, setting: str = "checkpointing.run_name") -> str:
 
 def _near_runs(path: Path) -> str:
     names = [run.name for run in list_runs(path.parent)]
-    return suggestion(path.name, names) if names else "`pico runs` lists what exists; `pico train` makes one"
+    close = nearest(path.name, names)
+    if close is not None:
+        return f"did you mean `{close}`?"
+    return f"runs beside it: {', '.join(names[:20])}" if names else "`pico runs` lists what exists; `pico train` makes one"

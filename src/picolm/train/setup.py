@@ -123,7 +123,8 @@ def open_val_rows(config: RunConfig[Any]) -> TokenRows | None:
         rows = open_source(dynamics.eval_data, {}).split("val")
     except PicoError as error:
         hint = f"name prepared data with a val split, or do without val snapshots: --set {setting}=null"
-        raise PicoError(f"{setting} = {dynamics.eval_data!r}: {error.message}", hint) from error
+        reason = error.message.removeprefix(f"data.dataset.name = {dynamics.eval_data!r}: ")
+        raise PicoError(f"{setting} = {dynamics.eval_data!r}: {reason}", hint) from error
     if rows.row_length - 1 > config.model.max_seq_len:
         raise PicoError(
             f"{setting}: a row predicts {rows.row_length - 1} tokens, model.max_seq_len is {config.model.max_seq_len}"
