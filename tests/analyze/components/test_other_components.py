@@ -14,7 +14,7 @@ from picolm.analyze.matrix import Matrix
 from picolm.analyze.metrics.contract import metric_function
 from picolm.base.errors import Undefined
 from picolm.records.rundir import RunDirectory
-from picolm.records.snapshot import Snapshot, TensorFile, open_snapshot
+from picolm.records.snapshot import Placement, Snapshot, TensorFile, open_snapshot
 
 
 def pieces(component: str, data_type: str, snapshot: Snapshot, **options: Any) -> dict[tuple[str, int | None], Any]:
@@ -62,6 +62,13 @@ def test_stream_without_captured_embedding_is_undefined(run: RunDirectory) -> No
     opened = open_snapshot(run.checkpoint(0), 0, "train")
     with pytest.raises(Undefined, match="activations of embedding_proj were not captured"):
         pieces("residual_stream", "activations", opened)["final", None].load()
+
+
+def test_stream_of_an_architecture_that_norms_its_writes_is_undefined(snapshot: Snapshot) -> None:
+    tensors = {**snapshot.layout.tensors, "layers.0.attention_post_norm": Placement("norm", "norm")}
+    normed = dataclasses.replace(snapshot, layout=dataclasses.replace(snapshot.layout, tensors=tensors))
+    with pytest.raises(Undefined, match="straight into the stream"):
+        pieces("residual_stream", "activations", normed)["final", None].load()
 
 
 def test_hidden_units_are_gate_times_up(snapshot: Snapshot) -> None:

@@ -13,6 +13,7 @@ from picolm.analyze.components.contract import Piece, component, read
 from picolm.analyze.components.heads import by_layer, gain_before_attention, key_value_head
 from picolm.analyze.matrix import Product
 from picolm.base.errors import PicoError, Undefined
+from picolm.records.names import join_name
 from picolm.records.snapshot import Snapshot
 
 
@@ -42,14 +43,18 @@ def qk_circuit(
     for layer in sorted(queries.keys() & keys.keys()):
         stored = cache(lambda data_type, name: read(snapshot, data_type, name))
         gain = partial(gain_before_attention, snapshot, layer) if fold_norm else None
+        note = NORMALISED if join_name(layer, "attention.q_norm") in layout.tensors else ""
         sides = partial(_sides, snapshot, stored, queries[layer], keys[layer], data_type, gain)
         for head in range(layout.query_heads):
             if not bands:
-                yield Piece("qk_circuit", partial(_at_offset, snapshot, sides, head, offset), layer, head)
+                yield Piece("qk_circuit", partial(_at_offset, snapshot, sides, head, offset), layer, head, note=note)
                 continue
             for band in range(layout.head_width // 2):
                 for wave in ("cos", "sin"):
-                    yield Piece(f"band_{band}.{wave}", partial(_band, snapshot, sides, head, band, wave), layer, head)
+                    yield Piece(f"band_{band}.{wave}", partial(_band, snapshot, sides, head, band, wave), layer, head, note=note)
+
+
+NORMALISED = "queries and keys are normalised before their product, so scores are not this bilinear form"
 
 
 def _sides(
@@ -88,6 +93,7 @@ def _at_offset(snapshot: Snapshot, sides: Callable[[int], tuple[Tensor, Tensor]]
 
 def _band(snapshot: Snapshot, sides: Callable[[int], tuple[Tensor, Tensor]], head: int, band: int, wave: str) -> Product:
     """C_j = q_j k_jᵀ + q_j' k_j'ᵀ, S_j = q_j' k_jᵀ - q_j k_j'ᵀ, with q_j and q_j' the rows of pair j."""
+    rotary_base(snapshot)  # undefined unless the pairs span the head
     width = snapshot.layout.head_width
     query_B2D, key_B2D = (side.reshape(-1, width, side.shape[1])[:, 2 * band : 2 * band + 2] for side in sides(head))
     if wave == "sin":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from picolm.analyze.components.contract import Piece, component, read
 from picolm.base.errors import Undefined
-from picolm.records.names import split_name
+from picolm.records.names import join_name, split_name
 from picolm.records.snapshot import Snapshot
 
 WRITES = {"output": "attention", "down": "swiglu"}
@@ -21,8 +21,8 @@ def residual_stream(snapshot: Snapshot, data_type: str) -> Iterator[Piece]:
     """The stream before each block and after the last: the embedding plus every write before, (samples, model width).
 
     Parts `before_attention`, `before_swiglu` and `final`. Needs the captured outputs of the embedding and of every
-    output and down projection (`layer_suffixes: [embedding_proj, attention.o_proj, swiglu.w_2]` when training), else
-    undefined.
+    output and down projection (`layer_suffixes: [embedding_proj, attention.o_proj, swiglu.w_2]` when training), and blocks
+    that write one after the other with norms only before them; else undefined.
     """
     for layer, block, _, before in _writes(snapshot):
         yield Piece(f"before_{block}", partial(_stream, snapshot, before), layer)
@@ -56,6 +56,13 @@ def _writes(snapshot: Snapshot) -> list[tuple[int, str, str, list[str]]]:
 
 
 def _write(snapshot: Snapshot, name: str) -> Tensor:
+    """What a module added to the stream, where its output goes there as it is."""
+    layer = split_name(name).layer
+    before = [join_name(layer, part) for part in ("attention_norm", "swiglu_norm")]
+    after = [join_name(layer, part) for part in ("attention_post_norm", "swiglu_post_norm")]
+    known = snapshot.layout.tensors
+    if layer is not None and (any(norm in known for norm in after) or not all(norm in known for norm in before)):
+        raise Undefined("blocks of this architecture do not write one after the other, straight into the stream")
     return read(snapshot, "activations", name).double()
 
 
