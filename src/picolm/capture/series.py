@@ -101,7 +101,7 @@ def parse_series(text: str) -> Series:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not revision:
             raise PicoError(f"{text}: not a Hub repository with a revision", PATTERN_HINT)
         return Series(revision, repo)
-    return Series(text.rstrip("/"))
+    return Series(str(Path(text)))
 
 
 def _weight_files(folder: Path) -> dict[str, FileRecord]:

@@ -32,7 +32,7 @@ def write_snapshot(
     *,
     split: str,
     step: int,
-    training_tokens: int,
+    training_tokens: int | None,
     batch: SnapshotBatch,
     decode: Callable[[list[int]], str] | None,
     applied: bool,

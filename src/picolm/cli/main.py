@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from picolm.cli import analyze, data, demo, evaluate, report, runs, show, train
+from picolm.cli import analyze, capture, data, demo, evaluate, export, report, runs, show, train
 
 app = typer.Typer(
     name="pico",
@@ -38,15 +38,17 @@ def _options(
     """Pico: a sandbox for hypothesis-driven research on small language models."""
 
 
-START, LOOK = "Start", "Look inside"
+START, LOOK, SHARE = "Start", "Look inside", "Leave and share"
 app.command(rich_help_panel=START)(demo.demo)
 app.command(rich_help_panel=START)(train.train)
 app.add_typer(data.app, name="data", rich_help_panel=START)
 app.command(rich_help_panel=LOOK)(runs.runs)
 app.command(rich_help_panel=LOOK)(show.show)
 app.command(rich_help_panel=LOOK)(evaluate.evaluate)
+app.command(rich_help_panel=LOOK)(capture.capture)
 app.command(rich_help_panel=LOOK)(analyze.analyze)
 app.command(rich_help_panel=LOOK)(report.report)
+app.command(rich_help_panel=SHARE)(export.export)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from picolm.analyze.components.contract import Piece, component, read
-from picolm.analyze.components.simple import PAPER_LAYERS
+from picolm.analyze.components.simple import PAPER_LAYERS, named_patterns
 from picolm.base.errors import Undefined
 from picolm.records.names import expand_patterns, split_name
 from picolm.records.snapshot import Snapshot
@@ -35,7 +35,7 @@ def optimizer_step(
     the optimiser makes of a gradient of this size.
     """
     stored = "updates" if of == "update" else of
-    patterns = (layer_suffixes,) if isinstance(layer_suffixes, str) else layer_suffixes
+    patterns = named_patterns(layer_suffixes, snapshot.layout)
     known = snapshot.tensors(stored) or snapshot.layout.tensors
     for name in expand_patterns(patterns, known, "optimizer_step: layer_suffixes"):
         layer, part = split_name(name)
