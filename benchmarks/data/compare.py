@@ -145,7 +145,7 @@ def measure(contenders: tuple[str, ...], folder: Path, rounds: int) -> dict[str,
 
 
 def measure_seek() -> dict[str, float]:
-    """Microseconds to find one row, and the rows of one step, with their shards, at global row 10^9 of 10,000 shards of 20,480 rows."""
+    """Microseconds to find one row, and the rows of one step, and their shards, at global row 10^9 of 10,000 shards."""
     from picolm.data.order import IdentityOrder, PermutedOrder
 
     ends = numpy.cumsum(numpy.full(10_000, 20_480))

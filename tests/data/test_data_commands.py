@@ -116,6 +116,8 @@ def test_wrong_options_name_what_is_allowed(tmp_path: Path, jsonl: Writer, texts
         run(*prepared, "--documents", "words")
     with pytest.raises(PicoError, match=r"share = 1\.5"):
         run(*prepared, "--share", 1.5)
+    with pytest.raises(PicoError, match="no text is named"):
+        run("prepare", "--tokenizer", tokenizer.file, "--out", tmp_path / "data")
     with pytest.raises(PicoError, match="there is no tokenizer at"):
         run("prepare", jsonl(texts), "--tokenizer", tmp_path / "none", "--out", tmp_path / "data")
     with pytest.raises(PicoError, match="dept is not a setting") as caught:

@@ -155,6 +155,13 @@ def test_val_files_go_to_val_alone(tmp_path: Path, jsonl: Writer, texts, tokeniz
     assert {split: facts["documents"] for split, facts in data.manifest["splits"].items()} == {"train": 200, "val": 100}
 
 
+def test_an_evaluation_set_of_its_own_has_val_alone(tmp_path: Path, jsonl: Writer, texts, tokenizer):
+    data = prepare([], val_sources=[str(jsonl(texts))], tokenizer=tokenizer, out=tmp_path / "out", settings=SHORT)
+    assert data.splits == ["val"]
+    with pytest.raises(PicoError, match="has no split `train`"):
+        data.split("train")
+
+
 def test_every_form_of_the_same_text_gives_the_same_rows(tmp_path: Path, jsonl: Writer, texts, tokenizer):
     lines = jsonl(texts).read_bytes()
     parquet = tmp_path / "texts.parquet"

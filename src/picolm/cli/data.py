@@ -26,12 +26,12 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 
 @app.command()
 def prepare(
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders, globs of text, JSON lines, parquet (.gz, .bz2, .xz, .zst), or hf:OWNER/NAME."),
-    ],
     tokenizer: Annotated[str, typer.Option(help="A tokenizer.json, a folder with one, or a Hub name.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Text, JSON lines, parquet (.gz, .bz2, .xz, .zst): files, folders, globs; hf:OWNER/NAME."),
+    ] = None,
     val: Annotated[
         list[str] | None, typer.Option(help="Files, folders or globs whose documents are held out. Repeatable.")
     ] = None,
@@ -56,6 +56,7 @@ def prepare(
     import os
 
     from picolm.base.config import parse_settings
+    from picolm.base.errors import PicoError
     from picolm.cli.progress import PreparationBar
     from picolm.data.prepare import PrepareSettings
     from picolm.data.prepare import prepare as run
@@ -74,10 +75,12 @@ def prepare(
         "padded_vocab_size": padded_vocab_size,
     }
     settings = parse_settings(PrepareSettings, given, "pico data prepare")
+    if not sources and not val:
+        raise PicoError("no text is named", "pico data prepare SOURCE... --tokenizer T --out FOLDER")
     chosen = workers or min(os.cpu_count() or 1, 8)
     with PreparationBar() as bar:
         data = run(
-            sources,
+            sources or [],
             tokenizer=load_tokenizer(tokenizer, end_of_text),
             out=out,
             settings=settings,

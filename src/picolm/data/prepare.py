@@ -141,12 +141,13 @@ class _Preparation:
         counts, pieces = self._tokenize()
         check_counts(counts)
         splits = {split: facts for split in ("train", "val") if (facts := self._assemble(split, pieces)) is not None}
-        if not splits.get("train", {}).get("rows"):
-            tokens = splits["train"]["tokens"] if "train" in splits else 0
-            raise PicoError(
-                f"the train split has {tokens:,} tokens, a row needs {self._settings.max_seq_len + 1:,}",
-                "give more text, or shorter rows with --max-seq-len",
-            )
+        for split in sorted({file.split for file in self._files}):
+            if not splits.get(split, {}).get("rows"):
+                tokens = splits[split]["tokens"] if split in splits else 0
+                raise PicoError(
+                    f"the {split} split has {tokens:,} tokens, a row needs {self._settings.max_seq_len + 1:,}",
+                    "give more text, or shorter rows with --max-seq-len",
+                )
         if self._settings.val_share and not splits.get("val", {}).get("rows"):
             raise PicoError(
                 f"--val-share {self._settings.val_share}: the held-out documents do not fill one row "
