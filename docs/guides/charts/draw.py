@@ -44,6 +44,22 @@ def scores() -> pandas.DataFrame:
     return pandas.concat(pieces, ignore_index=True)
 
 
+def many_scores() -> pandas.DataFrame:
+    names = (
+        "agreement",
+        "anaphor gender",
+        "anaphor number",
+        "binding",
+        "clause",
+        "determiner",
+        "ditransitive",
+        "island",
+        "object",
+    )
+    rises = [0.5 + 0.48 / (1 + np.exp(-(np.log1p(STEPS) - 1.5 - 0.4 * index) * 1.6)) for index in range(len(names))]
+    return pandas.concat([at(STEPS, group=name, value=rise) for name, rise in zip(names, rises, strict=True)], ignore_index=True)
+
+
 def metric_rows(heads: int = 4) -> pandas.DataFrame:
     pieces = []
     for layer in range(6):
@@ -89,6 +105,7 @@ def gallery() -> dict[str, Any]:
         "losses": charts.losses(log, validation, floor=2.31),
         "log_column": charts.log_column(log, "gradient_norm", title="gradient norm", logarithmic=True),
         "scores_over_time": charts.scores_over_time(scores(), measure="accuracy", title="Minimal pairs"),
+        "scores_map": charts.scores_map(many_scores(), title="Minimal pairs by paradigm", shares=True),
         "metric_trajectories": charts.metric_trajectories(metric_rows(), title="Proportional effective rank"),
         "metric_heatmap": charts.metric_heatmap(metric_rows(), title="Proportional effective rank"),
         "runs_over_time": charts.runs_over_time(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from picolm.report.charts.template import Origin, origin_of, template_spec
 from picolm.report.panels.contract import Figure
 from picolm.report.store import ColumnStore, plain_values
 
@@ -33,6 +34,23 @@ def quick_charts() -> Iterator[None]:
 
 def chart_spec(chart: Any) -> Specification:
     """The specification of an Altair chart without its data, and the data; there is no limit on rows."""
+    origin = origin_of(chart)
+    return _spec_from_template(origin) if origin is not None else _spec_of(chart)
+
+
+def _spec_from_template(origin: Origin) -> Specification:
+    spec = template_spec(origin.template)
+    spec.pop("config", None)
+    tables = {"table_0": origin.data}
+    spec |= {"data": {"name": "table_0"}, "title": origin.title}
+    for index, data in origin.layer_data.items():
+        name = f"table_{len(tables)}"
+        tables[name] = data
+        spec["layer"][index]["data"] = {"name": name}
+    return Specification(spec, tables)
+
+
+def _spec_of(chart: Any) -> Specification:
     import altair
 
     tables: dict[str, pandas.DataFrame] = {}

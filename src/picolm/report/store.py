@@ -42,13 +42,13 @@ class ColumnStore:
 
 def plain_values(column: pandas.Series[Any]) -> list[Any]:
     """The values of a column as JSON knows them; what is undefined or not finite is None."""
-    return [_plain(value) for value in column.astype(object).where(column.notna(), None).tolist()]
+    return [_plain(value) for value in column.tolist()]
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, float):
-        return value
-    return value if math.isfinite(value) else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int) else None
 
 
 def packed(values: list[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from picolm.report.charts.comparison import Reference, layers_of_runs, over_runs, runs_over_time
 from picolm.report.charts.dynamics import metric_heatmap, metric_trajectories, over_heads
-from picolm.report.charts.evaluation import Z_95, scores_over_time
+from picolm.report.charts.evaluation import Z_95, scores_map, scores_over_time
 from picolm.report.charts.similarity import similarity_map, step_pairs
 from picolm.report.charts.thinning import binned, spaced_steps
 from picolm.report.charts.training import NATS, log_column, losses
@@ -22,6 +22,7 @@ __all__ = [
     "over_heads",
     "over_runs",
     "runs_over_time",
+    "scores_map",
     "scores_over_time",
     "similarity_map",
     "spaced_steps",

@@ -33,17 +33,21 @@ MOST_DOTS = 24
 HEADS = (("low", "least"), ("high", "greatest"))
 
 
-def over_heads(rows: pandas.DataFrame) -> pandas.DataFrame:
+def over_heads(rows: pandas.DataFrame, *, by: Sequence[str] = ()) -> pandas.DataFrame:
     """One row per step and layer: the value, or over the heads of a layer their mean with `low`, `high` and `heads`.
 
-    `null` is the mean of what noise gives, where that is known.
+    `null` is the mean of what noise gives, where that is known. `by`: more columns that keep rows apart, such as the metric.
+    What this has made is left as it is.
     """
+    if "heads" in rows.columns:
+        return rows
     values = _floats(rows)
-    grouped = values.groupby(["step", "tokens", "layer"], sort=True, dropna=False)
+    grouped = values.groupby([*by, "step", "tokens", "layer"], sort=True, dropna=False)
     summary = grouped["value"].agg(["mean", "min", "max", "count"])
     summary["null"] = grouped["null"].mean() if "null" in values.columns else float("nan")
     names = {"mean": "value", "min": "low", "max": "high", "count": "heads"}
-    return summary.rename(columns=names).reset_index().dropna(subset=["value"])
+    summary = summary.rename(columns=names).reset_index().dropna(subset=["value"])
+    return summary.assign(layer=layer_names(summary["layer"]))
 
 
 def _floats(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -56,27 +60,34 @@ def layer_names(layers: pandas.Series[Any]) -> pandas.Series[Any]:
     return layers.astype("Int64").astype(str).replace("<NA>", "none")
 
 
-def metric_trajectories(rows: pandas.DataFrame, *, title: str, layers: Sequence[int] | None = None) -> altair.LayerChart:
+def metric_trajectories(
+    rows: pandas.DataFrame, *, title: str, layers: Sequence[int] | None = None, heads: pandas.DataFrame | None = None
+) -> altair.LayerChart:
     """One metric against tokens, one line per layer in the order of depth; a band over the heads of a layer.
 
-    `rows`: one metric, component, data type and part. `layers`: all layers of the model, so that a layer keeps its colour
-    from chart to chart. The parameter `focus_layer` (empty: none) sets one layer apart and draws its heads singly. What
-    noise of the same shape gives (`null`) is dotted.
+    `rows`: one metric, component, data type and part (or what `over_heads` made of them, with the rows themselves as
+    `heads`). `layers`: all layers of the model, so that a layer keeps its colour from chart to chart. The parameter
+    `focus_layer` (empty: none) sets one layer apart and draws its heads singly. What noise of the same shape gives (`null`)
+    is dotted.
     """
     frame = over_heads(rows)
     dotted = spaced_steps([int(step) for step in frame["step"].unique()], MOST_DOTS)
-    frame = frame.assign(layer=layer_names(frame["layer"]), dot=frame["step"].isin(dotted))
-    known = sorted({int(layer) for layer in rows["layer"].dropna()}) if layers is None else layers
+    frame = frame[["step", "tokens", "layer", "value", "low", "high", "heads", "null"]].assign(dot=frame["step"].isin(dotted))
+    known = sorted({int(layer) for layer in frame["layer"].unique() if layer != "none"}) if layers is None else layers
     many_heads = bool(len(frame)) and bool(frame["heads"].max() > 1)
     ticks = tuple(decade_ticks(frame["value"].min(), frame["value"].max())) if wants_log(frame["value"]) else None
     has_null = bool(frame["null"].notna().any())
     order = tuple(str(layer) for layer in known) or ("none",)
     template = _trajectories_template(progress_of(frame), order, ticks, many_heads, has_null)
-    return filled(template, frame, title=title, layer_data={0: _single_heads(rows)} if many_heads else None)
+    single = {0: _single_heads(rows if heads is None else heads)} if many_heads else None
+    return filled(template, frame, title=title, layer_data=single)
 
 
 def _single_heads(rows: pandas.DataFrame) -> pandas.DataFrame:
-    frame = _floats(rows)[["step", "tokens", "layer", "head", "value"]].dropna(subset=["value"])
+    columns = ["step", "tokens", "layer", "head", "value"]
+    if not set(columns) <= set(rows.columns):
+        return pandas.DataFrame(columns=columns)
+    frame = _floats(rows)[columns].dropna(subset=["value"])
     return frame.assign(layer=layer_names(frame["layer"]))
 
 
@@ -141,13 +152,10 @@ def _where_shown(opacity: float, *, otherwise: float) -> altair.OpacityValue:
 
 def metric_heatmap(rows: pandas.DataFrame, *, title: str) -> altair.Chart:
     """One metric as a map: checkpoints across, layers upwards, the value (mean over heads) as colour."""
-    frame = over_heads(rows)
-    frame = frame.assign(layer=layer_names(frame["layer"]))[["step", "tokens", "layer", "value"]]
+    frame = over_heads(rows)[["step", "tokens", "layer", "value"]]
     progress = progress_of(frame)
     order = sorted(frame["layer"].unique(), key=lambda layer: -int(layer) if layer != "none" else 1)
-    chart = _heatmap_template(progress, tuple(order), bool(wants_log(frame["value"]))).copy(deep=False)
-    chart.data, chart.title = frame, title
-    return chart
+    return filled(_heatmap_template(progress, tuple(order), wants_log(frame["value"])), frame, title=title)
 
 
 @functools.lru_cache(maxsize=128)

@@ -8,6 +8,7 @@ from picolm.report.charts.axes import (
     PLAIN_NUMBERS,
     SHARES,
     band_axis,
+    color_legend,
     layered,
     progress_axis,
     progress_of,
@@ -97,3 +98,29 @@ def _whole_layers(
         label = end.mark_text(style="end-label", align="left", dx=7)
         layers.append(label.encode(horizontal, vertical, text=altair.value("all")))
     return layers
+
+
+def scores_map(scores: pandas.DataFrame, *, title: str, shares: bool = False) -> altair.Chart:
+    """Many groups of one measure as a map: checkpoints across, groups downwards by where they end, the value as colour.
+
+    `shares`: the scale reaches from 0 to 1 and is written in percent.
+    """
+    import altair
+    import pandas
+
+    frame = scores.assign(value=pandas.to_numeric(scores["value"], errors="coerce"), group=scores["group"].str.replace("_", " "))
+    frame = frame.dropna(subset=["value"])[["step", "tokens", "group", "value"]]
+    progress = progress_of(frame)
+    order = frame.sort_values("step", kind="stable").groupby("group")["value"].last().sort_values(ascending=False)
+    label = altair.Axis(labelExpr="format(datum.value, '.3~s')", labelAngle=0, labelOverlap="greedy", ticks=False, domain=False)
+    legend = color_legend()
+    legend.labelExpr = SHARES if shares else PLAIN_NUMBERS
+    scale = altair.Scale(domain=[0, 1]) if shares else altair.Scale(zero=False)
+    base: altair.Chart = altair.Chart(frame, title=title).mark_rect()
+    chart: altair.Chart = base.encode(
+        altair.X(f"{progress.column}:O", title=progress.title, axis=label),
+        altair.Y("group:N", sort=list(order.index), title=None, axis=altair.Axis(ticks=False, grid=False, labelLimit=220)),
+        altair.Color("value:Q", title=None, scale=scale, legend=legend),
+        tooltip=[altair.Tooltip("group:N"), *progress_tooltip(progress), altair.Tooltip("value:Q", format=".4~f")],
+    )
+    return chart

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas
 
@@ -32,9 +32,10 @@ precision.
 _ORDER = {name: index for index, name in enumerate(DATA_TYPES)}
 MATRIX = ["data_type", "split", "component", "part"]
 MEASURE = ["metric", "options", "partner"]
+NUMBERS = ["run", "variant", "seed", "step", "tokens", "layer", "head", *MEASURE, "value", "null", "note"]
 
-Draw: TypeAlias = Callable[[pandas.DataFrame, str], Any]
-"""From the rows of one metric on one matrix and a title to an Altair chart."""
+Draw: TypeAlias = Callable[[pandas.DataFrame, pandas.DataFrame, str], Any]
+"""From the rows of one metric on one matrix, their summary over heads and a title to an Altair chart."""
 
 
 @panel("dynamics")
@@ -83,13 +84,22 @@ def matrix_options(
 ) -> tuple[Option, ...]:
     """One option per data type, component and part, with a chart for each of its metrics; `kind` tells apart their names."""
     steps = [int(step) for step in rows["step"].dropna().unique()]
-    kept = set(charts.spaced_steps(steps, most_steps))
+    kept = rows[rows["step"].isin(charts.spaced_steps(steps, most_steps))]
+    summary: Any = charts.over_heads(kept, by=[*MATRIX, *MEASURE]).groupby([*MATRIX, *MEASURE], sort=False)
+    drawn = _Drawn(dict(iter(kept.groupby([*MATRIX, *MEASURE], sort=False))), dict(iter(summary)))
     grouped: Any = rows.groupby(MATRIX, sort=False)
     ordered = sorted(grouped, key=lambda item: _order(item[0]))
     return tuple(
-        Option(prefix + _group(key), str(key[3]), _figures(part, kept, draw, kind), remarks=_undrawn(part))
+        Option(prefix + _group(key), str(key[3]), _figures(part, key, drawn, draw, kind), remarks=_undrawn(part))
         for key, part in ordered
     )
+
+
+class _Drawn(NamedTuple):
+    """Rows at the checkpoints drawn, and their summary over heads, by matrix and measure."""
+
+    rows: dict[Any, pandas.DataFrame]
+    summaries: dict[Any, pandas.DataFrame]
 
 
 def _undrawn(rows: pandas.DataFrame) -> tuple[str, ...]:
@@ -116,41 +126,43 @@ def _reasons(rows: pandas.DataFrame) -> str:
     return f": {shown}" if shown else ""
 
 
-def _figures(rows: pandas.DataFrame, steps: set[int], draw: Draw, kind: str) -> tuple[Figure, ...]:
+def _figures(rows: pandas.DataFrame, matrix: tuple[Any, ...], drawn: _Drawn, draw: Draw, kind: str) -> tuple[Figure, ...]:
     figures = []
+    owner = rows["run"].iloc[0] if rows["run"].nunique() == 1 else "runs"
+    data_type, split, component, name = matrix
     grouped: Any = rows.groupby(MEASURE, sort=False)
-    for (metric, options, partner), part in grouped:
-        if part["value"].isna().all():
+    for measure, part in grouped:
+        key = (*matrix, *measure)
+        if key not in drawn.summaries:
             continue
-        title = metric_title(metric, options, partner)
-        owner = part["run"].iloc[0] if part["run"].nunique() == 1 else "runs"
-        data_type, split, component, name = (part[column].iloc[0] for column in MATRIX)
+        title = metric_title(*measure)
         stem = "-".join(str(piece) for piece in (owner, kind, component, data_type, split, name, title) if piece)
-        chart = draw(part[part["step"].isin(steps)], title)
-        figures.append(Figure(stem, title, chart, _numbers(part)))
+        chart = draw(drawn.rows[key], drawn.summaries[key], title)
+        figures.append(Figure(stem, title, chart, part[NUMBERS]))
     return tuple(figures)
 
 
-def _trajectories(rows: pandas.DataFrame, title: str, *, layers: list[int]) -> Any:
-    return charts.metric_trajectories(rows, title=title, layers=layers)
+def _trajectories(rows: pandas.DataFrame, summary: pandas.DataFrame, title: str, *, layers: list[int]) -> Any:
+    return charts.metric_trajectories(summary, title=title, layers=layers, heads=rows)
 
 
-def _runs(rows: pandas.DataFrame, title: str) -> Any:
+def _runs(rows: pandas.DataFrame, summary: pandas.DataFrame, title: str) -> Any:
     return charts.layers_of_runs(rows, title=title)
 
 
 def metric_title(metric: Any, options: Any, partner: Any) -> str:
-    """`Norm (nuclear)`, `CKA with step 100`: the metric, the options that matter and what it compares with."""
+    """`Norm (nuclear)`, `CKA (debiased) with step 100`: the metric, its options and what it compares with."""
     try:
         values = json.loads(options or "{}")
     except ValueError:
         values = {"options": options}
-    told = visible_text(", ".join(str(value) for value in values.values()) if isinstance(values, dict) else str(values))
-    title = metric_name(str(metric)) + (f" ({told})" if told else "")
+    told = ", ".join(_option(name, value) for name, value in values.items()) if isinstance(values, dict) else str(values)
+    title = metric_name(str(metric)) + (f" ({visible_text(told)})" if told else "")
     return title + (f" with {str(partner).replace('=', ' ')}" if partner else "")
 
 
-def _numbers(part: pandas.DataFrame) -> pandas.DataFrame:
-    return part[
-        ["run", "variant", "seed", "step", "tokens", "layer", "head", "metric", "options", "partner", "value", "null", "note"]
-    ]
+def _option(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    if isinstance(value, bool):
+        return words if value else f"not {words}"
+    return value if isinstance(value, str) else f"{words} {value}"

@@ -21,6 +21,9 @@ is one half. Perplexity is the exponential of the loss per token on held-out tex
 are its groups.
 """
 
+MOST_LINES = 8
+"""Groups drawn as lines of one chart: as many as there are colours one can tell apart. More become a map."""
+
 COLUMNS = ["step", "tokens", "evaluation", "measure", "group", "value", "standard_error", "n", "baseline"]
 
 
@@ -59,14 +62,47 @@ def score_title(evaluation_name: str, measure: str) -> str:
 
 
 def _single(scores: pandas.DataFrame) -> list[Block]:
-    figures = []
+    figures, options = [], []
     for name, measure, part in measures_of(scores):
-        chart = charts.scores_over_time(part, measure=measure.replace("_", " "), title=score_title(name, measure))
-        stem = f"{part['run'].iloc[0]}-{name}-{measure}"
-        size: Any = "medium" if part["group"].nunique() > 1 else "small"
+        whole, levels = part[part["group"] == "all"], levels_of(part)
+        first = next(iter(levels), None)
+        beside = levels[first] if first is not None and levels[first]["group"].nunique() <= MOST_LINES else part[:0]
+        together = pandas.concat([whole, beside]) if len(beside) else whole
+        if len(together):
+            figures.append(_lines(together, name, measure, score_title(name, measure)))
+        rest = {level: rows for level, rows in levels.items() if len(beside) == 0 or level != first}
         title = score_title(name, measure)
-        figures.append(Figure(stem, title, chart, part[COLUMNS], caption=_caption(part), height=240, size=size))
-    return [Figures(tuple(figures))] if figures else []
+        options += [Option(title, level or "groups", (_by_group(rows, name, measure, level),)) for level, rows in rest.items()]
+    blocks: list[Block] = [Figures(tuple(figures))] if figures else []
+    return blocks + ([Choice("Split by", tuple(options))] if options else [])
+
+
+def levels_of(scores: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
+    """The scores of groups by their level: `field/syntax` is the group `syntax` of the level `field`."""
+    groups = scores[scores["group"] != "all"]
+    if groups.empty:
+        return {}
+    parts = groups["group"].astype(str).str.rpartition("/")
+    named = groups.assign(level=parts[0], group=parts[2])
+    return {str(level): rows.drop(columns="level") for level, rows in named.groupby("level", sort=False)}
+
+
+def _lines(part: pandas.DataFrame, name: str, measure: str, title: str) -> Figure:
+    chart = charts.scores_over_time(part, measure=measure.replace("_", " "), title=title)
+    size: Any = "medium" if part["group"].nunique() > 1 else "small"
+    stem = f"{part['run'].iloc[0]}-{name}-{measure}"
+    return Figure(stem, title, chart, part[COLUMNS], caption=_caption(part), height=240, size=size)
+
+
+def _by_group(part: pandas.DataFrame, name: str, measure: str, level: str) -> Figure:
+    title = f"{score_title(name, measure)} by {level or 'group'}"
+    stem = f"{part['run'].iloc[0]}-{name}-{measure}-{level or 'groups'}"
+    groups = part["group"].nunique()
+    if groups <= MOST_LINES:
+        chart: Any = charts.scores_over_time(part, measure=measure.replace("_", " "), title=title)
+        return Figure(stem, title, chart, part[COLUMNS], height=260, size="wide")
+    chart = charts.scores_map(part, title=title, shares=measure == "accuracy")
+    return Figure(stem, title, chart, part[COLUMNS], height=max(160, 22 * groups), size="wide")
 
 
 def _caption(part: pandas.DataFrame) -> str:
@@ -80,17 +116,16 @@ def _caption(part: pandas.DataFrame) -> str:
 
 
 def _several(scores: pandas.DataFrame) -> list[Block]:
-    blocks: list[Block] = []
     wholes, options = [], []
     for name, measure, part in measures_of(scores):
-        groups: Any = part.groupby("group", sort=False)
-        split = {str(group): _compared(group_part, name, measure, str(group)) for group, group_part in groups}
-        wholes += [split["all"]] if "all" in split else []
-        parts = tuple(figure for group, figure in split.items() if group != "all")
-        options += [Option(name.replace("_", " "), measure.replace("_", " "), parts)] if parts else []
-    if wholes:
-        blocks.append(Figures(tuple(wholes)))
-    return blocks + ([Choice("Groups of", tuple(options))] if options else [])
+        whole = part[part["group"] == "all"]
+        wholes += [_compared(whole, name, measure, "all")] if len(whole) else []
+        for level, rows in levels_of(part).items():
+            groups: Any = rows.groupby("group", sort=False)
+            figures = tuple(_compared(group_rows, name, measure, str(group)) for group, group_rows in groups)
+            options.append(Option(score_title(name, measure), level or "groups", figures))
+    blocks: list[Block] = [Figures(tuple(wholes))] if wholes else []
+    return blocks + ([Choice("Split by", tuple(options))] if options else [])
 
 
 def _compared(part: pandas.DataFrame, name: str, measure: str, group: str) -> Figure:

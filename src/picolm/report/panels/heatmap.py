@@ -44,5 +44,5 @@ def _maps(data: ReportData, rows: pandas.DataFrame, most_steps: int) -> list[Blo
     return [*blocks, thinning_remark(most_steps, steps)] if steps > most_steps else blocks
 
 
-def _map(rows: pandas.DataFrame, title: str) -> Any:
-    return charts.metric_heatmap(rows, title=title)
+def _map(rows: pandas.DataFrame, summary: pandas.DataFrame, title: str) -> Any:
+    return charts.metric_heatmap(summary, title=title)
