@@ -252,3 +252,11 @@ def test_every_step_with_every_step(run: RunDirectory) -> None:
     assert table.shape == (3, 3)
     assert np.allclose(table, table.T)
     assert np.allclose(np.diag(table), 1)
+
+
+def test_error_in_ones_own_metric_says_where(run: RunDirectory, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def broken(matrix_MN):\n    return matrix_MN[999, 999]\n")
+    with pytest.raises(IndexError) as caught:
+        analyze_run(run, config(metrics=[f"{file}:broken"], components=["simple"], steps=[10]))
+    assert caught.value.__notes__ == [f"while measuring {file}:broken on ('attention.o_proj', 0, None) of step 10"]

@@ -117,3 +117,12 @@ def test_following_ends_when_the_wanted_steps_are_there(run: RunDirectory) -> No
     settings = config(metrics=["gini"], components=["simple"], steps=[0, 20, 30])
     results = list(follow_run(FolderSource(run), settings, wait=lambda: write_checkpoint(run, 30)))
     assert [sorted(set(result.rows.step)) for result in results] == [[0, 20], [0, 20, 30]]
+
+
+def test_following_waits_for_the_step_compared_with(run: RunDirectory) -> None:
+    run.write_identity({"name": "small", "max_steps": 30})
+    components = [{"simple": {"data_type": "activations", "layer_suffixes": "swiglu.w_2"}}]
+    settings = config(metrics=[{"cka": {"target_checkpoint": 30}}], components=components)
+    before, after = list(follow_run(FolderSource(run), settings, wait=lambda: write_checkpoint(run, 30)))
+    assert set(before.rows.note) == {"small has no checkpoint of step 30"}
+    assert after.rows.value.notna().all() and len(after.rows) == len(table.read_rows(run.analysis("test"))) == 8

@@ -66,10 +66,11 @@ def run_analysis(
     existing = source.steps()
     steps = [step for step in existing if config.chooses(step)] if unfinished else config.chosen_steps(existing)
     plan = plan_analysis(config, steps or [0])
+    open_run = cache(lambda path: open_source(Path(path)))
     if unfinished:
         plan = without_moving_partners(plan)
-    open_run = cache(lambda path: open_source(Path(path)))
-    _check_targets(plan, source, open_run)
+    else:
+        _check_targets(plan, source, open_run)
     folder = source.analysis(config.analysis_name)
     known = set(table.read_rows(folder)["fingerprint"])
     partners = Partners(source, steps, open_run)

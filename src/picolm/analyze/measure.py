@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -108,42 +108,58 @@ def _one_torch_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class Result(NamedTuple):
+    """What a metric gave for a matrix."""
+
+    value: float | None = None
+    null: float | None = None
+    n: int | None = None
+    dtype: str = ""
+    estimator: str = ""
+    reason: str = ""
+    """Why there is no value."""
+
+
 def _measure_piece(task: Task, step: Step, partners: Partners) -> list[Row]:
+    """The rows of one piece: its matrix, and each partner, is read and decomposed once for all metrics."""
     matrix = Matrix(task.piece.load)
-    found: dict[str, Matrix] = {}  # one partner serves all metrics compared with it
+    found: dict[str, Matrix] = {}
+
+    def partner_of(measurement: Measurement) -> Matrix | None:
+        if measurement.partner is None:
+            return None
+        name = str(measurement.partner)
+        if name not in found:
+            found[name] = partners.matrix(measurement, task.piece, step)
+        return found[name]
+
     rows = []
     for measurement, fingerprint in task.wanted:
-        rows.append(_measure(measurement, fingerprint, task.piece, matrix, step, partners, found))
+        try:
+            result = _apply(measurement, matrix, partner_of)
+        except Exception as error:
+            error.add_note(f"while measuring {measurement.metric.name} on {task.piece.label} of step {step.step}")
+            raise
+        rows.append(_row(measurement, fingerprint, task.piece, step, result))
     for partner in found.values():
         partner.forget_entries()
     return rows
 
 
-def _measure(
-    measurement: Measurement,
-    fingerprint: str,
-    piece: Piece,
-    matrix: Matrix,
-    step: Step,
-    partners: Partners,
-    found: dict[str, Matrix],
-) -> Row:
-    metric, view = measurement.metric, measurement.view
-    value: float | None = None
-    null: float | None = None
-    n: int | None = None
-    dtype, estimator = "", ""
-    notes = [piece.note, *(step.notes.get(data_type, "") for data_type in view.component.reads)]
+def _apply(measurement: Measurement, matrix: Matrix, partner_of: Callable[[Measurement], Matrix | None]) -> Result:
+    metric = measurement.metric
+    result = Result()
     try:
-        dtype, n, estimator = _stored_type(matrix), _count(measurement, matrix), metric.estimator(matrix)
-        partner = None
-        if measurement.partner is not None:
-            name = str(measurement.partner)
-            partner = found[name] = found.get(name) or partners.matrix(measurement, piece, step)
-        value = metric.value(matrix, partner)
-        null = null_value(metric, matrix, partner)
+        result = Result(n=_count(measurement, matrix), dtype=_stored_type(matrix), estimator=metric.estimator(matrix))
+        partner = partner_of(measurement)
+        return result._replace(value=metric.value(matrix, partner), null=null_value(metric, matrix, partner))
     except Undefined as reason:
-        notes.append(str(reason))
+        return result._replace(reason=str(reason))
+
+
+def _row(measurement: Measurement, fingerprint: str, piece: Piece, step: Step, result: Result) -> Row:
+    view = measurement.view
+    notes = [piece.note, *(step.notes.get(data_type, "") for data_type in view.component.reads), result.reason]
     return Row(
         run=step.run,
         variant=step.variant,
@@ -156,14 +172,14 @@ def _measure(
         part=piece.part,
         layer=piece.layer,
         head=piece.head,
-        metric=metric.name,
+        metric=measurement.metric.name,
         options=measurement.options,
         partner="" if measurement.partner is None else str(measurement.partner),
-        value=value,
-        null=null,
-        n=n,
-        dtype=dtype,
-        estimator=estimator,
+        value=result.value,
+        null=result.null,
+        n=result.n,
+        dtype=result.dtype,
+        estimator=result.estimator,
         note="; ".join(note for note in notes if note),
         fingerprint=fingerprint,
     )
