@@ -125,17 +125,17 @@ class Matrix:
 
     @cached_property
     def basis_SR(self) -> Tensor:
-        """Orthonormal basis of the centred columns; directions below the rank tolerance are dropped."""
+        """Orthonormal basis of the centred columns, those below the rank tolerance dropped; Undefined without variance."""
         if "principal" not in vars(self):
-            basis_SR = basis_of_full_rank(self.centred_SR, max(self.shape) * FLOAT32_EPSILON)
+            basis_SR = basis_of_full_rank(self.unit_SR, max(self.shape) * FLOAT32_EPSILON)
             if basis_SR is not None:
                 return basis_SR
         return self.principal.directions_SR
 
     @cached_property
     def principal(self) -> Directions:
-        """Principal directions of the centred columns, those below the rank tolerance dropped."""
-        directions_SR, sigma_R = decompose(self.centred_SR)
+        """Principal directions of `unit_SR`, those below the rank tolerance dropped; Undefined without variance."""
+        directions_SR, sigma_R = decompose(self.unit_SR)
         kept_R = sigma_R > rank_tolerance(sigma_R, self.shape)
         return Directions(directions_SR[:, kept_R], sigma_R[kept_R])
 
@@ -161,7 +161,7 @@ class Matrix:
 
     def forget_entries(self) -> None:
         """Drop what is large and can be read again; decompositions are kept."""
-        for name in ("stored", "entries_MN", "magnitudes_ascending", "centred_SN"):
+        for name in ("stored", "entries_MN", "magnitudes_ascending", "centred_SN", "centred_SR"):
             vars(self).pop(name, None)
 
 

@@ -24,15 +24,9 @@ class Canonical(NamedTuple):
 def canonical(x: Matrix, y: Matrix) -> Canonical:
     """Canonical correlation analysis from orthonormal bases of the centred data; no covariance is inverted."""
     check_samples_match(x, y)
-    x_SR, y_SR = _directions(x), _directions(y)
+    x_SR, y_SR = x.basis_SR, y.basis_SR
     left_RR, correlations_R, right_RR = torch.linalg.svd(x_SR.T @ y_SR, full_matrices=False)
     return Canonical(correlations_R.clamp(max=1.0), x_SR @ left_RR, y_SR @ right_RR.T)
-
-
-def _directions(side: Matrix) -> Tensor:
-    if not side.centred_SR.any():
-        raise Undefined("one side has no variance")
-    return side.basis_SR
 
 
 @metric("cca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0), null=ROWS_PERMUTED)
@@ -76,8 +70,6 @@ def svcca(x: Matrix, y: Matrix, *, variance_share: float = 0.99) -> float:
 
 
 def _leading_directions(side: Matrix, variance_share: float) -> Tensor:
-    if not side.centred_SR.any():
-        raise Undefined("one side has no variance")
     directions_SR, sigma_R = side.principal
     held_R = (sigma_R / sigma_R[0]).square().cumsum(0)
     enough_R = held_R >= variance_share * held_R[-1] * (1 - 1e-12)  # a share of 1 keeps all in spite of rounding
