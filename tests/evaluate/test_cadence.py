@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from picolm.base.config import parse_settings, parse_yaml
 from picolm.evaluate.cadence import Cadence, resume_cadence, skipped_settings
 from picolm.evaluate.contract import EvaluationConfig, build_evaluations
-from picolm.records.evaluation import read_settings, write_scores
+from picolm.evaluate.live import LiveEvaluation
+from picolm.records.evaluation import read_scores, read_settings, write_scores
 from picolm.records.rundir import RunDirectory
 
 TEXT = "metrics: [{name: perplexity, label: often, every_n_steps: 10}, {name: perplexity, label: slow}]"
@@ -64,3 +66,31 @@ def test_a_continued_run_keeps_its_account(tmp_path):
     resume_cadence(plan, run)
     assert plan.spent_seconds == 10.0 and plan.last_seconds == {"often": 3.0, "slow": 5.0}
     assert read_settings(run, 10)["slow"] == {"skipped": "because"}
+
+
+def test_a_run_gets_scores_of_what_is_due_and_a_reason_for_what_is_left_out(tmp_path, monkeypatch, bigram, tokenizer):
+    (tmp_path / "mine.py").write_text(
+        "import time\ndef slow(scorer):\n    time.sleep(0.2)\n    return 1.0\ndef quick(scorer):\n    return 2.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = parse_settings(
+        EvaluationConfig,
+        parse_yaml("{metrics: ['./mine.py:slow', {name: './mine.py:quick', every_n_steps: 3}], budget: 0.01}", "t"),
+        "t",
+    )
+    run = RunDirectory(tmp_path / "run")
+
+    def live() -> LiveEvaluation:
+        built = build_evaluations(config, tokenizer=tokenizer)
+        device = torch.device("cpu")
+        return LiveEvaluation(built, config, run, tokenizer=tokenizer, last_step=9, device=device, precision="32-true")
+
+    first = live()
+    assert [first.is_turn(step, is_checkpoint=False) for step in (0, 1, 3, 9)] == [True, False, True, True]
+    assert labels(first.at(0, 0, bigram, is_checkpoint=True, training_seconds=0.0)) == ["slow", "quick"]
+    due = live().at(3, 30, bigram, is_checkpoint=True, training_seconds=2.0)
+    assert "slow" in due.skipped and "would take about 0.2 s" in read_settings(run, 3)["slow"]["skipped"]
+    assert labels(live().at(6, 60, bigram, is_checkpoint=True, training_seconds=100.0)) == ["slow", "quick"]
+    assert labels(live().at(9, 90, bigram, is_checkpoint=True, training_seconds=0.0)) == ["slow", "quick"]
+    rows = read_scores(run)
+    assert set(rows[rows.evaluation == "slow"].step) == {0, 6, 9} and set(rows[rows.evaluation == "quick"].step) >= {0, 6, 9}

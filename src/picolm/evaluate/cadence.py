@@ -38,7 +38,7 @@ class Cadence:
         skipped: dict[str, str] = {}
         planned = self.spent_seconds
         for named in self.evaluations:
-            if not self._is_turn(named, step, is_checkpoint):
+            if not self.is_turn(named, step, is_checkpoint=is_checkpoint):
                 continue
             planned += self.last_seconds.get(named.label, 0.0)
             if self._fits(named, step, planned, training_seconds):
@@ -64,7 +64,8 @@ class Cadence:
         allowed = "" if self.budget is None else f" (budget {self.budget:.3g})"
         return f"evaluation took {self.spent_seconds:.1f} s, {share:.3g} of the training time{allowed}"
 
-    def _is_turn(self, named: NamedEvaluation, step: int, is_checkpoint: bool) -> bool:
+    def is_turn(self, named: NamedEvaluation, step: int, *, is_checkpoint: bool) -> bool:
+        """Whether an evaluation wants this step: a checkpoint, or a step of its own pace."""
         if named.every_n_steps is None:
             return is_checkpoint
         return step % named.every_n_steps == 0 or step == self.last_step
@@ -77,9 +78,11 @@ class Cadence:
 
 def resume_cadence(cadence: Cadence, run: RunDirectory) -> None:
     """Take over the account of a run that continues: the seconds in its evaluation files."""
+    labels = {named.label for named in cadence.evaluations}
     steps = [int(path.stem.removeprefix("step_")) for path in run.evaluations.glob("step_*.json")]
     for step in sorted(steps):
-        cadence.note_seconds(read_settings(run, step))
+        settings = read_settings(run, step)
+        cadence.note_seconds({label: settings[label] for label in labels & settings.keys()})
 
 
 def skipped_settings(due: Due) -> dict[str, Any]:

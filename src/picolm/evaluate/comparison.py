@@ -133,9 +133,19 @@ def _csv(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:
 
 
 def _markdown(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:
-    lines = [_line(["model", "parameters", "tokens", *labels]), _line(["---", "---:", "---:", *["---:"] * len(labels)])]
-    lines += [_line([_marked(row), row.parameters, row.tokens, *_shown_cells(row, labels)]) for row in rows]
-    return "\n".join(lines) + _footnote(rows)
+    table = [["model", "parameters", "tokens", *labels]]
+    table += [[_marked(row), row.parameters, row.tokens, *_shown_cells(row, labels)] for row in rows]
+    widths = [max(3, *(len(line[column]) for line in table)) for column in range(len(table[0]))]
+    head, *body = (
+        _line([_padded(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True))])
+        for line in table
+    )
+    rule = _line(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    return "\n".join([head, rule, *body]) + "\n" + _footnote(rows)
+
+
+def _padded(cell: str, width: int, column: int) -> str:
+    return cell.ljust(width) if column == 0 else cell.rjust(width)
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -152,7 +162,7 @@ def _marked(row: ModelRow) -> str:
 
 def _footnote(rows: Sequence[ModelRow]) -> str:
     sources = dict.fromkeys(row.source for row in rows if row.source != "measured")
-    return "\n" + "".join(f"\n{source[:1].upper()}{source[1:]}\n" for source in sources)
+    return "".join(f"\n{source[:1].upper()}{source[1:]}\n" for source in sources)
 
 
 def _latex(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ output head runs only at positions that are read, once for sequences that share 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -77,6 +78,8 @@ class Scorer:
         rows = max(1, logit_bytes // (4 * vocabulary_of(model))) if self._reader.makes_all_logits else None
         self._limits = BatchLimits(batch_tokens or (8192 if self.device.type == "cpu" else 65536), rows)
         self._may_share = isinstance(model, LanguageModel) and type(model.new_cache()) is KeyValueCache
+        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+        self._forward_options = {"use_cache": False} if takes_cache else {}  # Hugging Face models fill one unless told not to
         self._processes: Processes = processes or OneProcess()
         self._training_modules: list[nn.Module] = []
 
@@ -182,7 +185,7 @@ class Scorer:
         attention never looks, so no mask is needed.
         """
         if not shared_1T.numel():
-            return lambda: self.model(tokens_BT)
+            return lambda: self.model(tokens_BT, **self._forward_options)
 
         def after_shared_start() -> Any:
             assert isinstance(self.model, LanguageModel)
