@@ -1,0 +1,1 @@
+"""Sharing on the Hugging Face Hub: checkpoints published one by one, taken back verified, proved right."""
