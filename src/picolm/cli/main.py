@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from picolm.cli import analyze, capture, data, demo, evaluate, export, report, runs, show, train
+from picolm.cli import analyze, capture, data, demo, evaluate, export, plan, report, runs, show, train
 
 app = typer.Typer(
     name="pico",
@@ -40,6 +40,7 @@ def _options(
 
 START, LOOK, SHARE = "Start", "Look inside", "Leave and share"
 app.command(rich_help_panel=START)(demo.demo)
+app.command(rich_help_panel=START)(plan.plan)
 app.command(rich_help_panel=START)(train.train)
 app.add_typer(data.app, name="data", rich_help_panel=START)
 app.command(rich_help_panel=LOOK)(runs.runs)

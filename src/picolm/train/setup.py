@@ -26,10 +26,12 @@ from picolm.records import trainlog
 from picolm.records.manifest import manifest_hash, verify
 from picolm.records.rundir import CheckpointFolder, RunDirectory
 from picolm.train import identity
-from picolm.train.checkpoint import Checkpointer, Evaluator, ValBatch
+from picolm.train.checkpoint import Checkpointer, Evaluator
 from picolm.train.config import RunConfig
 from picolm.train.evaluation import prepare_evaluator
 from picolm.train.methods.contract import METHODS, TrainingMethod
+from picolm.train.observation import ValBatch
+from picolm.train.plan import plan_run, storage_sentences
 from picolm.train.retention import remove_leftovers
 from picolm.train.run import Parts, Progress
 from picolm.train.state import TrainingState, read_state, restore_generators, restore_optimizer
@@ -88,6 +90,8 @@ def begin_or_continue(
             facts = identity.new_identity(parts.config, data=describe_data(training.data), parameters=count(parts.model))
             identity.begin(directory, parts.config, facts)
             trainlog.cut_after(directory.log_file, 0)
+            for sentence in storage_sentences(plan_run(parts.config), directory.path.parent):
+                say(sentence)
     checkpointer = Checkpointer(
         parts,
         progress,
@@ -295,6 +299,7 @@ def build_capture(config: RunConfig[Any], parts: Parts, val_rows: TokenRows | No
         plain_names=list(parts.plain_tensors),
         tokens_per_sequence=tokens_per_sequence,
         seed=config.training.seeds.capture,
+        layout=parts.model.layout(),
     )
     return plan, _val_batch(config, val_rows)
 
