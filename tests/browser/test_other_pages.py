@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from report_example import build_run
+from test_report_page import blank_charts
 
 from picolm.records import table
 from picolm.records.evaluation import Score, write_scores
@@ -29,6 +30,7 @@ def test_a_page_of_several_runs_is_drawn_without_complaint(open_page: Callable[.
     page.click(".choice [data-layer='1']")
     page.wait_for_timeout(500)
     assert opened.complaints == [] and opened.requests == [compared_page.as_uri()]
+    assert blank_charts(page) == []
     states = page.eval_on_selector_all("[data-figure]", "cards => cards.filter(c => c.offsetParent).map(c => c.dataset.state)")
     assert set(states) == {"drawn"}
 

@@ -99,3 +99,21 @@ def test_heads_become_a_band_around_their_mean():
     assert isinstance(chart, altair.LayerChart)
     summary = charts.over_heads(rows).iloc[0]
     assert (summary["value"], summary["low"], summary["high"], summary["heads"]) == (3.0, 1.0, 6.0, 3)
+
+
+def test_a_filled_template_is_the_chart_that_altair_writes(example_run: RunDirectory):
+    from picolm.report.page import build_panels
+    from picolm.report.spec import _spec_of, chart_spec
+
+    for figure in build_panels(read_report_data([example_run]), ["dynamics", "heatmap"])[0].figures()[:8]:
+        quick, slow = chart_spec(figure.chart), _spec_of(figure.chart)
+        assert list(quick.tables) == list(slow.tables)
+        assert drawn(quick.vega_lite) == drawn(slow.vega_lite)
+
+
+def drawn(spec: dict[str, object], data: object = None) -> object:
+    """A specification with the data each of its layers inherits written out, and without names that are counted."""
+    own = spec.get("data", data)
+    if "layer" in spec:
+        return [drawn(layer, own) for layer in spec["layer"]]  # type: ignore[attr-defined]
+    return {name: value for name, value in spec.items() if name in ("mark", "encoding", "transform")} | {"data": own}

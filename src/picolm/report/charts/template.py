@@ -57,6 +57,8 @@ def template_spec(template: Any) -> dict[str, Any]:
     known = vars(template).get(_SPEC)
     if known is None:
         known = template.to_dict(validate=False)
+        for part in (known, *known.get("layer", ())):
+            part.pop("data", None)  # Altair's word for no data at all, which would hide what the chart is filled with
         object.__setattr__(template, _SPEC, known)
     return dict(copy.deepcopy(known))
 
