@@ -96,7 +96,7 @@ def _load_module(folder: Path, config: dict[str, Any]) -> nn.Module:
     except ImportError as error:
         raise PicoError("pico capture loads models with transformers, which is missing", "pip install 'picolm[hf]'") from error
     shows_progress = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", local_files_only=True, trust_remote_code=False, use_safetensors=True
@@ -106,7 +106,7 @@ def _load_module(folder: Path, config: dict[str, Any]) -> nn.Module:
         raise PicoError(f"{folder} cannot be loaded as a causal language model: {' '.join(str(error).split())[:300]}") from error
     finally:
         if shows_progress:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def observe(model: ObservedModel, plan: CapturePlan, rows_BT: Tensor, *, batch_sequences: int) -> Recorder:

@@ -11,7 +11,9 @@ from torch import nn
 
 from picolm.base.config import OPERATIONAL, Settings
 from picolm.base.errors import PicoError
+from picolm.capture.circuits import Circuit, circuits_of
 from picolm.records.names import expand_patterns, natural_order
+from picolm.records.snapshot import Layout
 
 
 class SampledPositions(Settings):
@@ -45,6 +47,16 @@ class LearningDynamicsConfig(Settings):
     eval_sequences: PositiveInt | None = None
     """Number of sequences in the val batch, taken from the start of its split. Null: all of them."""
 
+    ov_gradients: Annotated[bool, OPERATIONAL] = False
+    """Whether the exact gradient of every output-value circuit is kept: query heads x width x width values per layer. Costs about
+    one more training step of time per snapshot."""
+
+    moments: Annotated[bool, OPERATIONAL] = False
+    """Whether the optimiser's two moments are kept, as they made the update, under the names of the gradients."""
+
+    micro_batch_norms: Annotated[bool, OPERATIONAL] = False
+    """Whether the squared gradient norm of each micro-batch is kept, for the gradient noise scale; it needs several of them."""
+
 
 @dataclass(frozen=True)
 class CapturePlan:
@@ -53,17 +65,35 @@ class CapturePlan:
     tensor_names: tuple[str, ...]
     module_names: tuple[str, ...]
     positions: tuple[int, ...]
+    circuits: tuple[Circuit, ...] = ()
+    """Layers whose output-value circuits get an exact gradient."""
+    moments: bool = False
+    micro_batch_norms: bool = False
 
 
 def plan_capture(
-    config: LearningDynamicsConfig, *, model: nn.Module, plain_names: list[str], tokens_per_sequence: int, seed: int
+    config: LearningDynamicsConfig,
+    *,
+    model: nn.Module,
+    plain_names: list[str],
+    tokens_per_sequence: int,
+    seed: int,
+    layout: Layout | None = None,
 ) -> CapturePlan:
     """Resolve layers and positions against a model; PicoError for a layer or position that does not exist."""
     setting = "checkpointing.learning_dynamics.layer_suffixes"
     tensor_names = expand_patterns(config.layer_suffixes, plain_names, setting)
     modules = {name for name, _ in model.named_modules()}
     module_names = sorted((name for name in tensor_names if name in modules), key=natural_order)
-    return CapturePlan(tuple(tensor_names), tuple(module_names), resolve_positions(config, tokens_per_sequence, seed))
+    circuits = circuits_of(layout) if config.ov_gradients and layout is not None else ()
+    return CapturePlan(
+        tuple(tensor_names),
+        tuple(module_names),
+        resolve_positions(config, tokens_per_sequence, seed),
+        circuits,
+        config.moments,
+        config.micro_batch_norms,
+    )
 
 
 def resolve_positions(config: LearningDynamicsConfig, tokens_per_sequence: int, seed: int) -> tuple[int, ...]:

@@ -5,14 +5,19 @@ Everything is copied to the CPU in its native dtype as it passes; nothing that t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from picolm.capture.circuits import CircuitGradients, circuit_gradients
+from picolm.capture.micro_batches import squared_norms_of_passes
 from picolm.capture.plan import CapturePlan
+
+MOMENTS = {"momentum": ("exp_avg", "momentum_buffer"), "second_moment": ("exp_avg_sq",)}
+"""What torch's optimisers call their moments."""
 
 
 class Recorder:
@@ -23,6 +28,19 @@ class Recorder:
         self.activations: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         self.updates: dict[str, Tensor] = {}
+        self.ov_gradients: dict[str, Tensor] = {}
+        """Circuit -> (query heads, model width, model width)."""
+        self.momentum: dict[str, Tensor] = {}
+        self.second_moment: dict[str, Tensor] = {}
+        self.micro_batch_squared_norms: dict[str, list[float]] = {}
+        """Plain name -> squared norm of the gradient of the mean loss of each micro-batch."""
+        self.micro_batch_tokens: list[int] = []
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Data type -> plain name -> tensor, of everything that was recorded."""
+        named = {"activations": self.activations, "gradients": self.gradients, "updates": self.updates}
+        optional = {"ov_gradients": self.ov_gradients, "momentum": self.momentum, "second_moment": self.second_moment}
+        return {data_type: tensors for data_type, tensors in (named | optional).items() if tensors}
 
     @contextmanager
     def activations_of(self, model: nn.Module) -> Iterator[None]:
@@ -48,6 +66,41 @@ class Recorder:
             for handle in handles:
                 handle.remove()
         self.activations = {name: torch.cat(chunks) for name, chunks in passes.items()}
+
+    @contextmanager
+    def circuits_of(self, model: nn.Module) -> Iterator[CircuitGradients]:
+        """Sum up the exact gradients of the planned circuits over the forward and backward passes inside the block."""
+        modules = dict(model.named_modules())
+        watched = {circuit.name: (modules[circuit.value], modules[circuit.output]) for circuit in self.plan.circuits}
+        with circuit_gradients(watched) as gradients:
+            yield gradients
+        self.ov_gradients = {name: total.cpu() for name, total in gradients.totals.items()}
+
+    @contextmanager
+    def micro_batches_of(self, plain_tensors: Mapping[str, Tensor], tokens: Sequence[int], scale: float) -> Iterator[None]:
+        """Keep squared gradient norms of the micro-batches, whose numbers of predicted tokens are `tokens`.
+
+        Each backward pass inside the block is one micro-batch and its loss the sum over its tokens times `scale`. A method that
+        runs backward more often than there are micro-batches has none that could be told apart: nothing is kept.
+        """
+        with squared_norms_of_passes({name: plain_tensors[name] for name in self.plan.tensor_names}) as found:
+            yield
+        if all(len(norms) == len(tokens) for norms in found.values()):
+            self.micro_batch_tokens = list(tokens)
+            self.micro_batch_squared_norms = {
+                name: [float(norm) / (scale * count) ** 2 for norm, count in zip(norms, tokens, strict=True)]
+                for name, norms in found.items()
+            }
+
+    def copy_moments(self, plain_tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Keep the optimiser's moments of the planned tensors, where it has any: call after the update."""
+        kept = {"momentum": self.momentum, "second_moment": self.second_moment}
+        for name in self.plan.tensor_names:
+            state = optimizer.state.get(plain_tensors[name], {})
+            for moment, entries in MOMENTS.items():
+                entry = next((entry for entry in entries if isinstance(state.get(entry), Tensor)), None)
+                if entry is not None:
+                    kept[moment][name] = _copy(state[entry])
 
     def copy_gradients(self, plain_tensors: Mapping[str, Tensor]) -> None:
         """Keep the gradients as they stand: call after backward and before clipping."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 from safetensors.torch import save_file
@@ -15,6 +16,7 @@ from picolm.records import durable
 from picolm.records.rundir import CheckpointFolder
 
 GRADIENT_MEANING = "mean over the tokens of the global batch, before clipping"
+MOMENT_MEANING = "of the optimiser after the update, as it made it"
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,11 @@ def write_snapshot(
     """Write one split of a snapshot into the checkpoint folder `folder` (not yet sealed)."""
     checkpoint = CheckpointFolder(folder)
     checkpoint.learning_dynamics.mkdir(exist_ok=True)
-    tensors = {"activations": recorder.activations, "gradients": recorder.gradients, "updates": recorder.updates}
+    tensors = recorder.tensors()
     for data_type, named in tensors.items():
-        if named:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in named.items()}, checkpoint.dynamics_tensors(split, data_type)
-            )
+        save_file({name: tensor.contiguous() for name, tensor in named.items()}, checkpoint.dynamics_tensors(split, data_type))
     write_batch(checkpoint.dynamics_batch(split), batch, decode)
-    info = {
+    info: dict[str, Any] = {
         "split": split,
         "step": step,
         "tokens": training_tokens,
@@ -58,8 +57,13 @@ def write_snapshot(
         "samples": len(batch.rows) * len(recorder.plan.positions),
         "batch_tokens": int(batch.tokens.shape[0] * (batch.tokens.shape[1] - 1)),
         "data_fingerprint": batch.fingerprint,
-        "dtypes": {data_type: _dtypes(named) for data_type, named in tensors.items() if named},
+        "dtypes": {data_type: _dtypes(named) for data_type, named in tensors.items()},
     }
+    if recorder.momentum:
+        info["moments"] = MOMENT_MEANING
+    if recorder.micro_batch_tokens:
+        info["micro_batch_tokens"] = recorder.micro_batch_tokens
+        info["micro_batch_squared_norms"] = recorder.micro_batch_squared_norms
     durable.write_json(checkpoint.dynamics_info(split), info)
 
 

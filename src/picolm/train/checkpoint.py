@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from picolm.model.contract import LanguageModel, save_model
 from picolm.records.manifest import Manifest, manifest_hash, sealed_folder
 from picolm.records.rundir import CheckpointFolder
 from picolm.train.methods.contract import StepBatch
-from picolm.train.methods.plain import Plain
+from picolm.train.observation import NOTHING, Observed, StepObservation, ValBatch
 from picolm.train.processes import gather
 from picolm.train.retention import remove_old_training_states
 from picolm.train.run import Parts, Progress
@@ -32,21 +32,12 @@ Evaluator = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ValBatch:
-    """The fixed batch whose activations and gradients are kept with every checkpoint."""
-
-    batch: SnapshotBatch
-    micro_batch_sequences: int
-
-
-@dataclass(frozen=True)
 class PendingCheckpoint:
     """A checkpoint that is copied but not yet sealed."""
 
     model: LanguageModel
     state: TrainingState
-    train: Recorder | None
-    val: Recorder | None
+    seen: Observed = NOTHING
 
 
 class Checkpointer:
@@ -65,7 +56,7 @@ class Checkpointer:
     ) -> None:
         self._parts = parts
         self._progress = progress
-        self._plan = plan
+        self._observation = StepObservation(parts, plan, val)
         self._val = val
         self._evaluator = evaluator
         self._tokenizer_file = tokenizer_file
@@ -89,50 +80,36 @@ class Checkpointer:
         if not self.is_due(step_batch.step):
             return
         state = self._copy_state(step_batch.step)
-        train = None if self._plan is None else Recorder(self._plan)
         with torch.random.fork_rng():
             self._evaluator(step_batch.step, self._progress.tokens)
-            val = self._observe_val()
-        if train is not None and self._parts.compiled:
-            self._observe_uncompiled(train, step_batch)
-        self._pending = PendingCheckpoint(self._copy_model(), state, train, val)
+        self._observation.begin(step_batch, val=True)
+        self._pending = PendingCheckpoint(self._copy_model(), state)
 
     def observing(self) -> AbstractContextManager[None]:
-        """Around forward and backward: keeps activations if a snapshot is pending and the pass can be looked into."""
-        recorder = self._train_recorder
-        if recorder is None or self._parts.compiled:
-            return nullcontext()
-        return recorder.activations_of(self._parts.model)
+        """Around forward and backward: keeps what is asked for if a snapshot is pending."""
+        return self._observation.observing()
 
     def copy_gradients(self) -> None:
         """Between backward and clipping: keeps gradients if a snapshot is pending."""
-        if self._train_recorder is not None:
-            self._train_recorder.copy_gradients(self._parts.plain_tensors)
+        self._observation.copy_gradients()
 
     def observing_update(self) -> AbstractContextManager[None]:
         """Around the update: keeps what it changed if a snapshot is pending."""
-        recorder = self._train_recorder
-        return nullcontext() if recorder is None else recorder.updates_of(self._parts.plain_tensors)
+        return self._observation.observing_update()
 
     def finish(self, applied: bool) -> bool:
         """Seal the pending checkpoint, if there is one; whether one was. `applied`: whether the update was."""
         pending, self._pending = self._pending, None
+        seen = self._observation.finish()
         if pending is None:
             return False
-        for recorder in (pending.train, pending.val):
-            if recorder is not None:
-                self._gather_activations(recorder)
-        self._submit(pending, applied)
+        self._submit(replace(pending, seen=seen), applied)
         return True
 
     def save_between(self, step: int) -> None:
         """Seal weights and training state at a step that is not scheduled, so that the run can continue from it."""
         if step not in self._taken:
-            self._submit(PendingCheckpoint(self._copy_model(), self._copy_state(step), None, None), applied=False)
-
-    @property
-    def _train_recorder(self) -> Recorder | None:
-        return None if self._pending is None else self._pending.train
+            self._submit(PendingCheckpoint(self._copy_model(), self._copy_state(step)), applied=False)
 
     def _copy_state(self, step: int) -> TrainingState:
         parts = self._parts
@@ -154,42 +131,6 @@ class Checkpointer:
 
     def _copy_model(self) -> LanguageModel:
         return copy.deepcopy(self._parts.model).to("cpu")
-
-    def _observe_val(self) -> Recorder | None:
-        """Forward and backward over the val batch, shared between processes; gradients are copied and cleared."""
-        if self._plan is None or self._val is None:
-            return None
-        parts, recorder = self._parts, Recorder(self._plan)
-        whole_BT = torch.from_numpy(self._val.batch.tokens)
-        share_BT = whole_BT.tensor_split(parts.fabric.world_size)[parts.fabric.global_rank].to(parts.fabric.device)
-        batch = StepBatch(0, torch.split(share_BT, self._val.micro_batch_sequences), whole_BT.numel() - len(whole_BT))
-        parts.fabric_model.eval()
-        if parts.compiled:
-            self._observe_uncompiled(recorder, batch)
-        with nullcontext() if parts.compiled else recorder.activations_of(parts.model):
-            Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
-        parts.fabric_model.train()
-        recorder.copy_gradients(parts.plain_tensors)
-        parts.optimizer.zero_grad(set_to_none=True)
-        return recorder
-
-    def _observe_uncompiled(self, recorder: Recorder, batch: StepBatch) -> None:
-        """Activations from a pass of their own over the same micro-batches, with the random state put back after it."""
-        parts = self._parts
-        with torch.random.fork_rng(), torch.no_grad(), parts.fabric.autocast(), recorder.activations_of(parts.model):
-            for tokens_BT in batch.micro_batches:
-                parts.model(tokens_BT[:, :-1])
-
-    def _gather_activations(self, recorder: Recorder) -> None:
-        """Activations of all processes in the order of the rows; processes may hold different numbers of them."""
-        fabric = self._parts.fabric
-        if fabric.world_size == 1:
-            return
-        for name, own_SX in recorder.activations.items():
-            counts = gather(fabric, torch.tensor(len(own_SX))).tolist()
-            padded_SX = torch.nn.functional.pad(own_SX, (0, 0, 0, max(counts) - len(own_SX)))
-            gathered_WSX = gather(fabric, padded_SX)
-            recorder.activations[name] = torch.cat([gathered_WSX[rank, :count] for rank, count in enumerate(counts)])
 
     def _submit(self, pending: PendingCheckpoint, applied: bool) -> None:
         step = pending.state.step
@@ -213,13 +154,13 @@ class Checkpointer:
             checkpoint = CheckpointFolder(temporary)
             self._write_model(checkpoint, pending.model)
             write_state(checkpoint.training_state, state)
-            if pending.train is not None:
+            if pending.seen.train is not None:
                 batch = SnapshotBatch(
                     loader.rows_of_step(state.step), loader.batch_of_step(state.step).numpy(), loader.fingerprint
                 )
-                self._write_snapshot(temporary, pending.train, "train", state, batch, applied)
-            if pending.val is not None and self._val is not None:
-                self._write_snapshot(temporary, pending.val, "val", state, self._val.batch, False)
+                self._write_snapshot(temporary, pending.seen.train, "train", state, batch, applied)
+            if pending.seen.val is not None and self._val is not None:
+                self._write_snapshot(temporary, pending.seen.val, "val", state, self._val.batch, False)
         self._progress.parent = manifest_hash(folder)
         self._progress.sealed.add(state.step)
         remove_old_training_states(self._parts.directory, self._parts.config.checkpointing.keep_training_states)
