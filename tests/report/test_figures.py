@@ -58,3 +58,26 @@ def test_text_in_csv_is_never_a_formula():
 def test_an_unknown_style_is_refused(tmp_path: Path):
     with pytest.raises(PicoError, match="--style poster"):
         write_figures([], tmp_path, style="poster")
+
+
+def test_planted_text_is_inert_in_drawings(tmp_path: Path):
+    from picolm.report.charts import scores_over_time
+    from picolm.report.panels.contract import Figure, Figures, Panel
+
+    payload = "</text><script>alert(1)</script>\"'&"
+    frame = pandas.DataFrame(
+        {
+            "step": [1, 2],
+            "tokens": [1.0, 2.0],
+            "group": [payload, "b"],
+            "value": [0.1, 0.2],
+            "standard_error": [None, None],
+            "baseline": None,
+        }
+    )
+    figure = Figure(payload, payload, scores_over_time(frame, measure=payload, title=payload), frame)
+    paths = write_figures([Panel("p", "s", "d", (Figures((figure,)),))], tmp_path)
+    assert all(path.parent == tmp_path for path in paths)
+    root = ElementTree.parse(next(path for path in paths if path.suffix == ".svg")).getroot()
+    assert not any(element.tag.endswith("script") for element in root.iter())
+    assert any(payload[:20] in (element.text or "") for element in root.iter())

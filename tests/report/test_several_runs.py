@@ -48,8 +48,10 @@ def test_seeds_of_a_variant_make_one_series(data: ReportData):
 
 def test_runs_can_be_grouped_by_what_one_asks_for(six_runs: list[RunDirectory]):
     assert set(read_report_data(six_runs, group_by="seed").log["series"]) == {"1", "2", "3"}
-    with pytest.raises(PicoError, match="--group-by colour"):
-        read_report_data(six_runs, group_by="colour")
+    assert set(read_report_data(six_runs, group_by="training.method").log["series"]) == {"method plain", "method relora"}
+    with pytest.raises(PicoError, match=r"--group-by training\.metod") as raised:
+        read_report_data(six_runs, group_by="training.metod")
+    assert "training.method" in raised.value.hint
 
 
 def test_the_band_is_students_interval_of_the_mean_over_runs():

@@ -17,7 +17,7 @@ def report(
     ] = None,
     style: Annotated[str | None, typer.Option(help="Size and type of the figures: `paper` (the usual) or `slides`.")] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="What names a series when there are several runs: `run`, `variant` or `seed`.")
+        str | None, typer.Option(help="What names a series: `run`, `variant`, `seed`, or a setting such as `model.d_model`.")
     ] = None,
     panel: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only these panels; `./mine.py:my_panel` is your own. Repeatable.")

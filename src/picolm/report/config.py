@@ -15,7 +15,8 @@ class ReportConfig(Settings):
     """Panels, top to bottom: names, or `./mine.py:my_panel`, with their options. Null: the usual ones."""
 
     group_by: str | None = None
-    """What names a series when there are several runs: `run`, `variant` or `seed`. Null: what tells the runs apart."""
+    """What names a series when there are several runs: `run`, `variant`, `seed`, or a setting such as `model.d_model`. Null: what
+    tells the runs apart."""
 
     title: str | None = None
     """Title of the page. Null: the name of the run."""

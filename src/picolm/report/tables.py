@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas
 
-from picolm.base.errors import PicoError
+from picolm.base.errors import PicoError, suggestion
 from picolm.records import evaluation, manifest, table, trainlog
 from picolm.records.rundir import RunDirectory
 
 GROUPS = ("run", "variant", "seed")
-"""What several runs can be grouped by."""
+"""What several runs can be grouped by, besides any of their settings."""
 
 _UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -187,14 +187,13 @@ def read_report_data(runs: Sequence[RunDirectory], *, group_by: str | None = Non
         raise PicoError("there is no run to report on", "name a run folder, such as runs/demo")
     tables = tuple(read_run(run) for run in runs)
     column = choose_group(tables) if group_by is None else group_by
-    if column not in GROUPS:
-        raise PicoError(f"--group-by {column}: not a column that tells runs apart", "one of run, variant, seed")
+    names = series_names(tables, column)
 
     def stacked(name: str) -> pandas.DataFrame:
         frames = [getattr(run, name) for run in tables]
         filled = [frame for frame in frames if not frame.empty] or frames[:1]
         frame: pandas.DataFrame = pandas.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
-        return frame.assign(series=_series_names(frame, column))
+        return frame.assign(series=frame["run"].map(names).astype(object))
 
     return ReportData(tables, column, stacked("log"), stacked("scores"), stacked("rows"), stacked("checkpoints"))
 
@@ -206,8 +205,52 @@ def choose_group(runs: Sequence[RunTables]) -> str:
     return "variant" if several else "run"
 
 
-def _series_names(frame: pandas.DataFrame, column: str) -> pandas.Series[Any]:
-    return frame[column].map(lambda value: "none" if pandas.isna(value) or value == "" else str(value)).astype(object)
+def series_names(runs: Sequence[RunTables], column: str) -> dict[str, str]:
+    """Run -> name of its series: its name, variant or seed, or the value of a setting such as `training.optimization.lr`."""
+    if column in GROUPS:
+        own: dict[str, Any] = {run.name: getattr(run, "name" if column == "run" else column) for run in runs}
+        return {name: "none" if value in ("", None) else str(value) for name, value in own.items()}
+    settings = {run.name: flatten_config(run.config) for run in runs}
+    known = {key for flat in settings.values() for key in flat}
+    if column not in known:
+        raise PicoError(
+            f"--group-by {column}: neither run, variant or seed nor a setting of these runs",
+            suggestion(column, known | {*GROUPS}),
+        )
+    word = column.rpartition(".")[2]
+    return {name: f"{word} {flat[column]}" if column in flat else f"no {word}" for name, flat in settings.items()}
+
+
+def flatten_config(text: str) -> dict[str, str]:
+    """Dotted key -> value of a YAML configuration, both as text."""
+    from picolm.base.config import parse_yaml
+
+    flat: dict[str, str] = {}
+
+    def walk(value: Any, prefix: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                walk(item, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            flat[visible_text(prefix)] = visible_text(told(value))
+
+    walk(parse_yaml(text, "training_config.yaml") if text else {}, "")
+    return flat
+
+
+def told(value: Any) -> str:
+    """A JSON value as a person would write it."""
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {told(item)}" for key, item in value.items())
+    return ", ".join(told(item) for item in value) if isinstance(value, list) else str(value)
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunDirectory]:

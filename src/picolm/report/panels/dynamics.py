@@ -158,7 +158,16 @@ def metric_title(metric: Any, options: Any, partner: Any) -> str:
         values = {"options": options}
     told = ", ".join(_option(name, value) for name, value in values.items()) if isinstance(values, dict) else str(values)
     title = metric_name(str(metric)) + (f" ({visible_text(told)})" if told else "")
-    return title + (f" with {str(partner).replace('=', ' ')}" if partner else "")
+    return title + partner_words(str(partner or ""))
+
+
+def partner_words(partner: str) -> str:
+    """` with step 600`, ` with the checkpoint before`; nothing where the component itself lays two matrices side by side."""
+    if partner in ("", "beside"):
+        return ""
+    if partner == "step=previous":
+        return " with the checkpoint before"
+    return " with " + ", ".join(piece.replace("=", " ") for piece in partner.split(","))
 
 
 def _option(name: str, value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from picolm.report.panels.contract import Block, Facts, Missing, Panel, Table, panel
-from picolm.report.tables import ReportData, RunTables, visible_text
+from picolm.report.tables import ReportData, RunTables, flatten_config, told
 
 DEFINITION = """
 The configuration hash covers every setting that makes the run what it is; two runs with the same hash, the same data
@@ -45,43 +45,11 @@ def _facts(title: str, values: dict[str, Any]) -> Facts:
     return Facts(tuple((str(key).replace("_", " "), told(value)) for key, value in values.items()), title)
 
 
-def told(value: Any) -> str:
-    """A JSON value as a person would write it."""
-    if value is None:
-        return "not known"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {told(item)}" for key, item in value.items())
-    return ", ".join(told(item) for item in value) if isinstance(value, list) else str(value)
-
-
 def _configuration(run: RunTables) -> Block:
     if not run.config:
         return Missing(f"{run.name} has no training_config.yaml: its settings are not known.")
     rows = tuple(flatten_config(run.config).items())
     return Table(("setting", "value"), rows, caption=f"Configuration of {run.name}, every default written out")
-
-
-def flatten_config(text: str) -> dict[str, str]:
-    """Dotted key -> value of a YAML configuration, both as text."""
-    from picolm.base.config import parse_yaml
-
-    flat: dict[str, str] = {}
-
-    def walk(value: Any, prefix: str) -> None:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                walk(item, f"{prefix}.{key}" if prefix else str(key))
-        else:
-            flat[visible_text(prefix)] = visible_text(told(value))
-
-    walk(parse_yaml(text, "training_config.yaml"), "")
-    return flat
 
 
 def _differences(runs: tuple[RunTables, ...]) -> Block:
