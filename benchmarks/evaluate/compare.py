@@ -47,12 +47,12 @@ def with_picolm(model_folder: Path, data: Path, pairs: int, *, hugging_face: boo
     evaluation = Blimp(data=str(data / "blimp"), limit=pairs)
     evaluation.check(Given(tokenizer=tokenizer))
     with Scorer(model, tokenizer) as scorer:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         scores = evaluation.run(scorer)
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         log_probs = evaluation.pairs.log_probs(scorer)
     accuracy = next(score.value for score in scores if score.group == "all" and score.measure == "accuracy")
-    return {"seconds": seconds, "accuracy": accuracy, "log_probs": log_probs.tolist()}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "accuracy": accuracy, "log_probs": log_probs.tolist()}
 
 
 def with_lm_eval(model_folder: Path, data: Path, pairs: int) -> dict[str, Any]:
@@ -66,13 +66,14 @@ def with_lm_eval(model_folder: Path, data: Path, pairs: int) -> dict[str, Any]:
     files = sorted((data / "blimp").glob("*.jsonl"))
     tasks = [built_in_task(yaml_of(path), path) for path in files]
     manager = TaskManager(include_defaults=False)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     results = lm_eval.simple_evaluate(model, tasks=tasks, task_manager=manager, limit=pairs, bootstrap_iters=0, log_samples=True)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     by_task = {task: sorted(samples, key=lambda sample: sample["doc_id"]) for task, samples in results["samples"].items()}
     samples = [sample for task in tasks for sample in by_task[task.config.task]]
     return {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "accuracy": statistics.fmean(sample["acc"] for sample in samples),
         "log_probs": [log_likelihoods(sample) for sample in samples],
     }
@@ -130,11 +131,15 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                 found[name].append(json.loads(out.read_text()))
                 print(f"{name}: {found[name][-1]['seconds']:.1f} s", file=sys.stderr)
     reference = found["lm-eval"][0]["log_probs"]
-    usual = statistics.median(result["seconds"] for result in found["lm-eval"])
+    median = {
+        name: {unit: statistics.median(result[unit] for result in results) for unit in ("seconds", "cpu_seconds")}
+        for name, results in found.items()
+    }
     return {
         name: {
-            "seconds": (median := statistics.median(result["seconds"] for result in results)),
-            "times_faster_than_lm_eval": usual / median,
+            **median[name],
+            "times_faster_than_lm_eval": median["lm-eval"]["seconds"] / median[name]["seconds"],
+            "times_less_cpu_than_lm_eval": median["lm-eval"]["cpu_seconds"] / median[name]["cpu_seconds"],
             "accuracy": results[0]["accuracy"],
             "largest_relative_difference": largest_difference(results[0]["log_probs"], reference),
         }
