@@ -95,8 +95,21 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder`, and `folder` itself."""
-    for root, _, files in os.walk(folder, topdown=False):
+    """Flush every file and folder below `folder`, and `folder` itself. A folder that cannot be listed is an OSError."""
+    for root, _, files in os.walk(folder, topdown=False, onerror=_raise):
         for name in files:
             flush_file(Path(root, name))
         flush_folder(Path(root))
+
+
+def list_below(folder: Path) -> list[Path]:
+    """Every file and every link below `folder`. A folder that cannot be listed is an OSError, never an omission."""
+    found = []
+    for root, folders, files in os.walk(folder, onerror=_raise):
+        found += [Path(root, name) for name in files]
+        found += [path for name in folders if (path := Path(root, name)).is_symlink()]
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error

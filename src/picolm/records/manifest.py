@@ -63,8 +63,8 @@ def hash_file(path: Path) -> FileRecord:
 
 def list_files(folder: Path) -> list[str]:
     """Relative paths, with forward slashes, of every file below a folder, except its manifest."""
-    files = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return sorted(name for path in files if (name := path.relative_to(folder).as_posix()) != MANIFEST_NAME)
+    names = (path.relative_to(folder).as_posix() for path in durable.list_below(folder))
+    return sorted(name for name in names if name != MANIFEST_NAME)
 
 
 @contextmanager

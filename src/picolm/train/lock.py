@@ -7,6 +7,7 @@ wakes up finds a number that is not its own before it can seal anything.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -48,12 +49,17 @@ class RunLock:
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
-        if self._read().get("token") == self._token:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is gone: nobody can take the lock, and nothing is to be given back
+            if self._read().get("token") == self._token:
+                self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """PicoError if another process has taken over: call before anything is sealed."""
+        """PicoError if another process has taken over: call before anything is sealed. OSError if that cannot be read."""
         holder = self._read()
+        if not holder:
+            raise PicoError(
+                f"{self.path} was removed while this process was writing the run", "repeat the same command to continue"
+            )
         if holder.get("token") != self._token:
             raise PicoError(
                 f"{self.path.parent}: another process (number {holder.get('process', '?')}) has taken over this run",
@@ -97,15 +103,16 @@ class RunLock:
     def _read(self) -> dict[str, Any]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
 
     def _beat(self) -> None:
         while not self._stopped.wait(self._heartbeat_seconds):
-            if self._read().get("token") != self._token:
-                return
-            os.utime(self.path)
+            with contextlib.suppress(OSError):  # a mount that is away for a moment: the next beat may succeed
+                if self._read().get("token") != self._token:
+                    return
+                os.utime(self.path)
 
 
 def process_space() -> str:

@@ -12,8 +12,10 @@ import torch
 
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
+from picolm.train.failures import explained
 from picolm.train.lock import RunLock
 from picolm.train.loop import train
+from picolm.train.publication import publishing
 from picolm.train.run import Observer, Silence
 from picolm.train.setup import Training, begin_or_continue, build_training
 from picolm.train.stop import stop_on_signals
@@ -35,20 +37,27 @@ def run_training(config: RunConfig[Any], observer: Observer) -> Outcome:
     training = build_training(config, directory)
     if not training.parts.fabric.is_global_zero:
         return _run(training, Silence(), may_write=lambda: None)
-    directory.path.mkdir(parents=True, exist_ok=True)
-    with RunLock(directory.lock_file) as lock:
-        return _run(training, observer, may_write=lock.check)
+    with explained(directory, config.training.optimization.gradient_accumulation_steps):
+        directory.path.mkdir(parents=True, exist_ok=True)
+        with RunLock(directory.lock_file) as lock:
+            return _run(training, observer, may_write=lock.check)
 
 
 def _run(training: Training, observer: Observer, may_write: Callable[[], None]) -> Outcome:
     precision = training.parts.config.training.fabric.precision
-    with stop_on_signals(observer.say) as stop, default_dtype_of(precision):
-        progress, checkpointer = begin_or_continue(training, may_write, observer.say)
+    with (
+        stop_on_signals(observer.say) as stop,
+        default_dtype_of(precision),
+        publishing(training.parts, training.destination, observer.say) as publication,
+    ):
+        progress, checkpointer = begin_or_continue(training, may_write, publication.on_sealed, observer.say)
         observer.advance(progress.step)
         try:
             complete = train(training.parts, progress, checkpointer, observer, stop)
         finally:
             checkpointer.close()
+        if complete:
+            publication.finish()
     return Outcome(training.parts.directory.path, progress.step, progress.tokens, complete)
 
 
