@@ -32,6 +32,8 @@ ANALYSIS = {
 
 def contend(contender: str, folder: Path) -> dict[str, Any]:
     """Run one contender in this process: seconds, peak memory, and a digest of its values."""
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import torch
 
     from picolm.analyze.components.contract import COMPONENTS

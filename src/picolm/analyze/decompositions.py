@@ -12,8 +12,8 @@ from picolm.base.errors import Undefined
 FLOAT32_EPSILON = 2.0**-23
 """Relative spacing of the numbers training works with: the unit of the rank tolerance."""
 
-GRAM_IS_EXACT = 1e-5
-"""Smallest over largest eigenvalue of XXᵀ above which its roots are singular values to about 1e-10."""
+GRAM_IS_EXACT = 2.5e-7
+"""Smallest over largest eigenvalue of XXᵀ above which its roots are singular values to 1e-10: condition numbers up to 2000."""
 
 
 class Product(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ def append_rows(folder: Path, rows: Iterable[Row]) -> Path | None:
     import pyarrow
     import pyarrow.parquet
 
-    records = [asdict(row) for row in rows]
+    records = [vars(row) for row in rows]
     if not records:
         return None
     number = max((int(match[1]) for path in parts(folder) if (match := _PART.match(path.name))), default=-1) + 1
