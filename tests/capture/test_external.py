@@ -159,3 +159,17 @@ def test_the_published_form_of_a_pico_decoder_is_captured_too(batch: SnapshotBat
     for part in ("attention.q_proj", "swiglu.w_2"):
         gradient = model.get_submodule(f"layers.0.{part}").weight.grad
         torch.testing.assert_close(ours.gradients[f"layers.0.{part}"], gradient, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_circuit_gradients_of_a_series_give_back_those_of_its_values(
+    all_series: dict[str, Path], batch: SnapshotBatch, tmp_path: Path, kind: str
+):
+    ours = captured(all_series[kind], tmp_path / "run", batch, ov_gradients=True)
+    shared = HEADS // ours.layout.key_value_heads
+    for layer in (0, 1):
+        gradient_HDD = ours.tensors("ov_gradients")[f"layers.{layer}.ov_gradient"]
+        output_DHK = ours.weights[f"layers.{layer}.attention.o_proj"].double().unflatten(1, (HEADS, HEAD_WIDTH))
+        per_head = torch.einsum("dhk,hde->hke", output_DHK, gradient_HDD)
+        found = per_head.unflatten(0, (-1, shared)).sum(1).flatten(0, 1)
+        assert_same_to_single_precision(found, ours.gradients[f"layers.{layer}.attention.v_proj"])

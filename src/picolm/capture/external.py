@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from picolm.base.errors import PicoError
+from picolm.capture.circuits import Circuit, CircuitGradients, circuit_gradients
 from picolm.capture.layouts import layout_of_tensors
 from picolm.capture.plan import CapturePlan
 from picolm.capture.recorder import Recorder
@@ -118,7 +119,12 @@ def observe(model: ObservedModel, plan: CapturePlan, rows_BT: Tensor, *, batch_s
         parameter.requires_grad_(True)
     device = next(iter(parameters.values())).device
     predicted = rows_BT.shape[0] * (rows_BT.shape[1] - 1)
-    with _keeping_outputs(model, plan) as outputs:
+    modules = {circuit.name: _circuit_modules(model, circuit) for circuit in plan.circuits}
+    for value, output in modules.values():
+        for parameter in (*value.parameters(), *output.parameters()):
+            parameter.requires_grad_(True)
+    watching = circuit_gradients(modules) if modules else nullcontext(CircuitGradients())
+    with _keeping_outputs(model, plan) as outputs, watching as circuits:
         for tokens_BT in torch.split(rows_BT, batch_sequences):
             torch.autograd.backward(loss_sum(model.module, tokens_BT.to(device)) / predicted)
     recorder.activations = {name: torch.cat(chunks) for name, chunks in outputs.items()}
@@ -127,10 +133,18 @@ def observe(model: ObservedModel, plan: CapturePlan, rows_BT: Tensor, *, batch_s
         for name, parameter in watched.items()
         if parameter.grad is not None
     }
-    for parameter in watched.values():
+    recorder.ov_gradients = {name: total.cpu() for name, total in circuits.totals.items()}
+    for parameter in parameters.values():
         parameter.grad = None
         parameter.requires_grad_(False)
     return recorder
+
+
+def _circuit_modules(model: ObservedModel, circuit: Circuit) -> tuple[nn.Module, nn.Module]:
+    value, output = model.module_of(circuit.value), model.module_of(circuit.output)
+    assert value is not None
+    assert output is not None
+    return value, output
 
 
 def loss_sum(module: nn.Module, tokens_BT: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 
 from picolm.base.config import parse_settings
 from picolm.base.errors import PicoError
+from picolm.capture.circuits import circuits_of
 from picolm.capture.doctor import find_series_problems, labelled_step_problem, write_weight_sample
 from picolm.capture.external import ObservedModel, Precision, load_observed, observe
 from picolm.capture.plan import CapturePlan, LearningDynamicsConfig, resolve_positions
@@ -46,6 +47,8 @@ class Request:
     """Ends of plain names, or globs; None: value, output and down projections."""
     positions: tuple[int, ...] | str = (-1,)
     """Token positions, or `all`."""
+    ov_gradients: bool = False
+    """Whether the exact gradient of every output-value circuit is captured."""
     tokens_per_step: int | None = None
     """Training tokens per step of the series; None: not known."""
     precision: Precision = "float32"
@@ -61,6 +64,7 @@ class Request:
             "rows": len(self.batch.rows),
             "layers": None if self.layers is None else list(self.layers),
             "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            "ov_gradients": self.ov_gradients,
             "tokens_per_step": self.tokens_per_step,
             "precision": self.precision,
         }
@@ -172,7 +176,8 @@ def _plan(request: Request, model: ObservedModel) -> CapturePlan:
         raise PicoError("no value, output or down projection is known here", "name what to capture: --layers 'layers.*'")
     modules = tuple(name for name in chosen if model.module_of(name) is not None)
     settings = parse_settings(LearningDynamicsConfig, {"positions": request.positions}, "--positions")
-    return CapturePlan(tuple(chosen), modules, resolve_positions(settings, request.batch.tokens.shape[1] - 1, seed=42))
+    positions = resolve_positions(settings, request.batch.tokens.shape[1] - 1, seed=42)
+    return CapturePlan(tuple(chosen), modules, positions, circuits_of(model.live) if request.ov_gradients else ())
 
 
 def _check_rows(tokens: numpy.ndarray, model: ObservedModel, data_name: str) -> None:

@@ -32,6 +32,9 @@ def capture(
         str, typer.Option(help="Ends of plain names, or globs, with commas. Default: value, output and down projections.")
     ] = "",
     positions: Annotated[str, typer.Option(help="Token positions whose activations are kept: `-1`, `0,10,-1`, or `all`.")] = "-1",
+    ov_gradients: Annotated[
+        bool, typer.Option("--ov-gradients", help="Also the exact gradient of every output-value circuit.")
+    ] = False,
     tokens_per_step: Annotated[
         int | None, typer.Option(min=1, help="Training tokens per step of the series (Pythia: 2097152).")
     ] = None,
@@ -60,6 +63,7 @@ def capture(
         decode=decode,
         layers=tuple(piece.strip() for piece in layers.split(",")) if layers else None,
         positions=_positions(positions),
+        ov_gradients=ov_gradients,
         tokens_per_step=tokens_per_step,
         precision=precision,  # type: ignore[arg-type]
         device=_device(device),
