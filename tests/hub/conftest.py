@@ -22,6 +22,7 @@ from picolm.records.manifest import Manifest, manifest_hash, sealed_folder
 from picolm.records.rundir import RunDirectory
 from picolm.records.trainlog import append_row
 from tests.hub.double import HubDouble, hub_double
+from tests.train.conftest import make_config, tiny_data  # noqa: F401 - fixtures of a training in a second
 
 REPO = "somebody/suite"
 TOKEN = "hf_" + "x" * 34

@@ -53,6 +53,7 @@ class Checkpointer:
         evaluator: Evaluator,
         tokenizer_file: Path | None,
         may_write: Callable[[], None],
+        on_sealed: Callable[[int], None],
     ) -> None:
         self._parts = parts
         self._progress = progress
@@ -61,6 +62,7 @@ class Checkpointer:
         self._evaluator = evaluator
         self._tokenizer_file = tokenizer_file
         self._may_write = may_write
+        self._on_sealed = on_sealed
         self._schedule = frozenset(parts.config.checkpoint_steps)
         self._config_hash = identity_hash(parts.config)
         self._pending: PendingCheckpoint | None = None
@@ -163,6 +165,7 @@ class Checkpointer:
                 self._write_snapshot(temporary, pending.seen.val, "val", state, self._val.batch, False)
         self._progress.parent = manifest_hash(folder)
         self._progress.sealed.add(state.step)
+        self._on_sealed(state.step)
         remove_old_training_states(self._parts.directory, self._parts.config.checkpointing.keep_training_states)
 
     def _write_model(self, checkpoint: CheckpointFolder, model: LanguageModel) -> None:

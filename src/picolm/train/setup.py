@@ -20,6 +20,7 @@ from picolm.data.contract import TokenRows, TokenSource, open_source
 from picolm.data.loader import BatchLoader, build_loader
 from picolm.data.sources import open_data
 from picolm.data.tokenizer import load_tokenizer
+from picolm.hub.outbox import Destination
 from picolm.model.contract import LanguageModel, build_model, load_weights
 from picolm.optim.contract import OPTIMIZERS, build_schedule, optimizer_options
 from picolm.records import trainlog
@@ -32,6 +33,7 @@ from picolm.train.evaluation import prepare_evaluator
 from picolm.train.methods.contract import METHODS, TrainingMethod
 from picolm.train.observation import ValBatch
 from picolm.train.plan import plan_run, storage_sentences
+from picolm.train.publication import destination_of
 from picolm.train.retention import remove_leftovers
 from picolm.train.run import Parts, Progress
 from picolm.train.state import TrainingState, read_state, restore_generators, restore_optimizer
@@ -49,24 +51,28 @@ class Training:
     plan: CapturePlan | None
     val: ValBatch | None
     evaluator: Evaluator
+    destination: Destination | None
+    """Where its checkpoints are published, if anywhere."""
 
 
 def build_training(config: RunConfig[Any], directory: RunDirectory) -> Training:
     """All objects of the run. Everything that can be wrong with it is a PicoError here, before anything is written."""
     data, val_rows = all_problems(lambda: open_checked_data(config), lambda: open_val_rows(config))
     check_continuation(directory, config, data)
+    destination = destination_of(config)
     torch.use_deterministic_algorithms(config.training.deterministic)
     parts = build_parts(config, directory, build_fabric(config), build_method(config), data)
     plan, val = build_capture(config, parts, val_rows)
-    return Training(parts, data, plan, val, prepare_evaluator(config, parts, data))
+    return Training(parts, data, plan, val, prepare_evaluator(config, parts, data), destination)
 
 
 def begin_or_continue(
-    training: Training, may_write: Callable[[], None], say: Callable[[str], None]
+    training: Training, may_write: Callable[[], None], on_sealed: Callable[[int], None], say: Callable[[str], None]
 ) -> tuple[Progress, Checkpointer]:
     """Create the run folder, or put its newest checkpoint into the objects. Only the holder of the run's lock may call this.
 
-    `may_write` is asked before each checkpoint is sealed; it raises if the run has passed to another process.
+    `may_write` is asked before each checkpoint is sealed; it raises if the run has passed to another process. `on_sealed` is
+    told of each sealed step, in the writer's thread.
     """
     parts, directory = training.parts, training.parts.directory
     first = parts.fabric.is_global_zero
@@ -100,6 +106,7 @@ def begin_or_continue(
         evaluator=training.evaluator,
         tokenizer_file=training.data.tokenizer_file,
         may_write=may_write,
+        on_sealed=on_sealed,
     )
     return progress, checkpointer
 

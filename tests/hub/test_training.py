@@ -1,0 +1,149 @@
+"""Training with uploads on: whatever the Hub does, the run is the same, and its loop waits for nothing."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picolm.base.errors import PicoError
+from picolm.hub import background
+from picolm.hub.outbox import Outbox
+from picolm.records.rundir import RunDirectory
+from picolm.train.train import run_training
+from tests.hub.conftest import REPO, TOKEN, SyncRun
+from tests.hub.double import Fault, HubDouble
+from tests.train.conftest import ConfigMaker
+from tests.train.recording import Recording, file_hashes
+
+STEPS = [0, 1, 2, 5, 8]
+PUBLISHED = {"save_to_hf": True, "hf_checkpoint": {"repo_id": REPO}}
+
+
+@pytest.fixture
+def uploader_environment(online: HubDouble, monkeypatch: pytest.MonkeyPatch) -> HubDouble:
+    """What the uploader's process finds: the double as its Hub."""
+    for name, value in {"HF_ENDPOINT": online.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    return online
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Connections that this process tries to make; each is an error."""
+    tried: list[Any] = []
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        tried.append(address)
+        raise AssertionError(f"the training connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return tried
+
+
+def hashes(runs: Path, name: str) -> dict[int, dict[str, str]]:
+    return {step: file_hashes(runs / name, step) for step in STEPS}
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+class AfterLoop(Recording):
+    """Holds the loop before its last step until the uploader has been seen at the Hub."""
+
+    def __init__(self, seen: Callable[[], object]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def advance(self, step: int) -> None:
+        if step == 7:
+            wait_for(self._seen)
+
+
+def test_uploads_through_a_bad_network_leave_the_run_as_it_is(
+    uploader_environment: HubDouble, make_config: ConfigMaker, no_network: list[Any], tmp_path: Path
+):
+    hub = uploader_environment
+    hub.faults += [
+        Fault("GET", "/refs", 503),
+        Fault("POST", "/repos/create", "lose"),
+        Fault("POST", "/commit/", 429, headers={"Retry-After": "1"}),
+        Fault("PUT", "/upload/", "drop", count=2),
+        Fault("POST", "/commit/tiny", "lose", skip=1),
+        Fault("POST", "/tag/", 500),
+    ]
+    observer = AfterLoop(lambda: hub.repos.get(REPO) and hub.repos[REPO].branches.get("tiny"))
+    run_training(make_config("tiny", checkpointing=PUBLISHED), observer)
+    run_training(make_config("alone"), Recording())
+    assert hashes(tmp_path / "runs", "tiny") == hashes(tmp_path / "runs", "alone")
+    assert no_network == []
+    assert any("publishing every checkpoint" in sentence for sentence in observer.sentences)
+
+
+def test_what_a_training_left_in_the_outbox_is_published_by_a_later_sync(
+    uploader_environment: HubDouble, make_config: ConfigMaker, sync: SyncRun, tmp_path: Path
+):
+    hub = uploader_environment
+    hub.faults.append(Fault("POST", "/commit/tiny", 503, count=1000))
+    run_training(make_config("tiny", checkpointing=PUBLISHED), observer := Recording())
+    assert "pico hub sync" in observer.sentences[-1]
+    hub.faults.clear()
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    assert [entry.step for entry in Outbox(run).waiting()] == STEPS
+    sync(run)
+    assert sorted(hub.repos[REPO].tags) == [f"tiny-step-{step}" for step in STEPS]
+
+
+def test_a_hub_that_never_answers_takes_no_time_of_the_loop(
+    uploader_environment: HubDouble,
+    make_config: ConfigMaker,
+    no_network: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    hub = uploader_environment
+    hub.faults.append(Fault("GET", "", "hang", count=1000))
+    kept: list[background.Publication] = []
+
+    class Watched(background.Publication):
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, closing_seconds=0.5, **settings)
+            kept.append(self)
+
+    monkeypatch.setattr("picolm.train.publication.Publication", Watched)
+    run_training(make_config("tiny", checkpointing=PUBLISHED), observer := AfterLoop(lambda: hub.log))
+    run_training(make_config("alone"), Recording())
+    assert hub.log, "the uploader asked, and got no answer"
+    assert no_network == []
+    assert kept[0].training_seconds < 1.0, "notes on disk only"
+    assert "5 checkpoint(s) wait in the outbox" in observer.sentences[-1]
+    assert hashes(tmp_path / "runs", "tiny") == hashes(tmp_path / "runs", "alone")
+
+
+def test_without_a_token_uploads_wait_and_that_is_said_once(
+    uploader_environment: HubDouble, make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("picolm.hub.background.has_token", lambda: False)
+    run_training(make_config("tiny", checkpointing=PUBLISHED), observer := Recording())
+    assert [sentence for sentence in observer.sentences if "token" in sentence] == [
+        f"no Hub token: checkpoints for {REPO}, branch tiny wait in the outbox; later: pico hub sync {tmp_path / 'runs' / 'tiny'}"
+    ]
+    assert uploader_environment.log == []
+    assert [entry.step for entry in Outbox(RunDirectory(tmp_path / "runs" / "tiny")).waiting()] == STEPS
+
+
+def test_uploads_without_a_repository_are_an_error_before_anything_is_written(make_config: ConfigMaker, tmp_path: Path):
+    with pytest.raises(PicoError, match=r"checkpointing\.hf_checkpoint\.repo_id is empty"):
+        run_training(make_config("tiny", checkpointing={"save_to_hf": True}), Recording())
+    assert not (tmp_path / "runs").exists()
