@@ -56,12 +56,13 @@ def report(
             say(f"{len(written.figures)} files in {figures}")
         return written.page
 
-    page = write(watch)
+    if open_page or not watch:
+        page = write(watch)
     if open_page:
         webbrowser.open(page.resolve().as_uri())
     if watch:
         say("watching; Ctrl-C ends it")
-        watch_runs(found, write, every_seconds=every, say=say)
+        page = watch_runs(found, write, every_seconds=every, say=say)
     typer.echo(str(page))
     if not open_page:
         say_next(f"open {page} in a browser, or repeat with --open")
