@@ -62,28 +62,18 @@ def test_where_there_is_text_beside_tokens_the_models_own_tokenizer_decides(toke
     assert scores(Perplexity(data=str(path)), bigram, tokenizer)["all", "loss_per_token"].n == 6
 
 
-def test_a_domain_is_a_file_or_what_a_column_says(tokenizer, write_jsonl):
+def test_a_domain_is_a_file_or_what_a_column_says(bigram, tokenizer, write_jsonl):
     path = write_jsonl("texts/web.jsonl", [{"text": "a", "source": "x"}, {"text": "b", "source": "y"}])
     write_jsonl("texts/books-00000-of-00002.jsonl", [{"text": "c", "source": "x"}])
 
     def domains(**options: Any) -> set[str]:
         documents = open_documents(Source(str(path.parent), **options), Given(None, tokenizer, 16))
-        return {document.domain for chunk in documents.chunks(Scorer(_Model(), tokenizer)) for document in chunk}
+        return {document.domain for chunk in documents.chunks(Scorer(bigram, tokenizer)) for document in chunk}
 
     assert domains() == {"web", "books"}
     assert domains(domain_field="source") == {"x", "y"}
     with pytest.raises(PicoError, match="no text in the column `subdomain`"):
         domains(domain_field="subdomain")
-
-
-class _Model:
-    vocab_size, max_seq_len = 257, 16
-
-    def parameters(self) -> Any:
-        return iter(())
-
-    def modules(self) -> Any:
-        return iter(())
 
 
 def test_a_split_is_a_subfolder_or_a_beginning_of_file_names(write_jsonl, tmp_path):
