@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 END_OF_TEXT_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>")
+MOST_TENSORS = 50_000
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
@@ -160,7 +161,10 @@ def _open_files(folder: Path, paths: list[Path]) -> StoredTensors:
     for path in paths:
         try:
             file = safe_open(path, framework="pt")
-            for name in file.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118
+            names = file.keys()  # type: ignore[no-untyped-call]
+            if len(names) > MOST_TENSORS:
+                raise PicoError(f"{path} names {len(names)} tensors; no model here has more than {MOST_TENSORS}")
+            for name in names:
                 readers[name] = functools.partial(file.get_tensor, name)
                 shapes[name] = tuple(file.get_slice(name).get_shape())  # type: ignore[no-untyped-call]
         except (SafetensorError, OSError, UnicodeError) as error:
