@@ -21,6 +21,7 @@ from picolm.records.manifest import Manifest, manifest_hash, sealed_folder
 from picolm.records.rundir import CheckpointFolder
 from picolm.train.methods.contract import StepBatch
 from picolm.train.observation import NOTHING, Observed, StepObservation, ValBatch
+from picolm.train.online import OnlineAnalysis
 from picolm.train.processes import gather
 from picolm.train.retention import remove_old_training_states
 from picolm.train.run import Parts, Progress
@@ -50,6 +51,7 @@ class Checkpointer:
         *,
         plan: CapturePlan | None,
         val: ValBatch | None,
+        online: OnlineAnalysis | None,
         evaluator: Evaluator,
         tokenizer_file: Path | None,
         may_write: Callable[[], None],
@@ -57,13 +59,17 @@ class Checkpointer:
     ) -> None:
         self._parts = parts
         self._progress = progress
-        self._observation = StepObservation(parts, plan, val)
+        self._plan = plan
+        self._observation = StepObservation(parts, val)
+        self._online = online
+        self._measuring = False
         self._val = val
         self._evaluator = evaluator
         self._tokenizer_file = tokenizer_file
         self._may_write = may_write
         self._on_sealed = on_sealed
-        self._schedule = frozenset(parts.config.checkpoint_steps)
+        first = set() if progress.sealed else {progress.step}  # of a forked run: so that it stands on its own
+        self._schedule = frozenset(parts.config.checkpoint_steps) | first
         self._config_hash = identity_hash(parts.config)
         self._pending: PendingCheckpoint | None = None
         self._saver = BackgroundSaver()
@@ -74,18 +80,33 @@ class Checkpointer:
         return step in self._schedule and step not in self._taken
 
     def close(self) -> None:
-        """Return once everything is sealed."""
-        self._saver.close()
+        """Return once everything is sealed, and every row of an online analysis is on disk."""
+        try:
+            self._saver.close()
+        finally:
+            if self._online is not None:
+                self._online.close()
 
     def begin(self, step_batch: StepBatch) -> None:
-        """On a scheduled step: copy the state, score the model, take the val snapshot. Leaves the training as it was."""
-        if not self.is_due(step_batch.step):
-            return
-        state = self._copy_state(step_batch.step)
-        with torch.random.fork_rng():
-            self._evaluator(step_batch.step, self._progress.tokens)
-        self._observation.begin(step_batch, val=True)
-        self._pending = PendingCheckpoint(self._copy_model(), state)
+        """On a scheduled step: copy the state, score the model, look at the val batch. Leaves the training as it was."""
+        step = step_batch.step
+        due, self._measuring = self.is_due(step), self._online is not None and self._online.is_due(step)
+        state = self._copy_state(step) if due else None
+        if due:
+            with torch.random.fork_rng():
+                self._evaluator(step, self._progress.tokens)
+        self._watch(step_batch, due)
+        if state is not None:
+            self._pending = PendingCheckpoint(self._copy_model(), state)
+
+    def _watch(self, step_batch: StepBatch, due: bool) -> None:
+        """Look into the step if a snapshot or an online analysis wants it."""
+        online = self._online if self._measuring else None
+        if online is not None:
+            online.begin(step_batch.step, self._progress.tokens)
+        plan = self._plan if due and self._plan is not None else None if online is None else online.capture_plan
+        if plan is not None:
+            self._observation.begin(step_batch, plan, val=due or (online is not None and online.reads_val))
 
     def observing(self) -> AbstractContextManager[None]:
         """Around forward and backward: keeps what is asked for if a snapshot is pending."""
@@ -103,9 +124,11 @@ class Checkpointer:
         """Seal the pending checkpoint, if there is one; whether one was. `applied`: whether the update was."""
         pending, self._pending = self._pending, None
         seen = self._observation.finish()
+        if self._online is not None and self._measuring:
+            self._online.measure(seen, applied)
         if pending is None:
             return False
-        self._submit(replace(pending, seen=seen), applied)
+        self._submit(pending if self._plan is None else replace(pending, seen=seen), applied)
         return True
 
     def save_between(self, step: int) -> None:
@@ -138,6 +161,8 @@ class Checkpointer:
         step = pending.state.step
         self._taken.add(step)
         if self._parts.fabric.is_global_zero:
+            if self._online is not None:
+                self._online.flush()
             self._saver.submit(f"checkpoint {step}", lambda: self._seal(pending, applied))
 
     def _seal(self, pending: PendingCheckpoint, applied: bool) -> None:

@@ -22,7 +22,9 @@ FORMAT = "picolm.run/1"
 RECORDED_PACKAGES = ("picolm", "torch", "lightning-fabric", "numpy", "pyarrow", "safetensors", "tokenizers")
 
 
-def new_identity(config: RunConfig[Any], *, data: dict[str, Any], parameters: int) -> dict[str, Any]:
+def new_identity(
+    config: RunConfig[Any], *, data: dict[str, Any], parameters: int, forked_from: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The content of `run.json` for a run that begins now."""
     seeds = config.training.seeds.model_dump()
     return {
@@ -39,6 +41,7 @@ def new_identity(config: RunConfig[Any], *, data: dict[str, Any], parameters: in
         "config_hash": identity_hash(config),
         "batch_sequences": config.data.dataloader.batch_size,
         "max_steps": config.training.max_steps,
+        "forked_from": forked_from,
         "history": [],
     }
 
@@ -91,7 +94,7 @@ def check_same_run(directory: RunDirectory, config: RunConfig[Any], data_fingerp
         shown = "\n".join(f"  {key}: {_plain(before.get(key))} -> {_plain(now.get(key))}" for key in changed)
         raise PicoError(
             f"the run {directory.path} exists with another configuration:\n{shown}",
-            "set these back to continue it, or start a new run with --set checkpointing.run_name=NAME",
+            f"set these back to continue it, or branch off with the same command and {_fork_options(directory)}",
         )
     known = directory.identity()["data"]["fingerprint"]
     if known != data_fingerprint:
@@ -99,6 +102,20 @@ def check_same_run(directory: RunDirectory, config: RunConfig[Any], data_fingerp
             f"the run {directory.path} was trained on other data: fingerprint {known[:12]}, now {data_fingerprint[:12]}",
             "restore the data, or start a new run with --set checkpointing.run_name=NAME",
         )
+
+
+def _fork_options(directory: RunDirectory) -> str:
+    steps = directory.steps()
+    fork = f"--fork-from {directory.path}@{steps[-1]} " if steps else ""
+    return f"{fork}--set checkpointing.run_name=NAME"
+
+
+def environment_notes(directory: RunDirectory) -> list[str]:
+    """One sentence if versions or the machine are not those of the run so far: then it may not repeat bit for bit."""
+    facts = directory.identity()
+    before = facts["history"][-1]["environment"] if facts["history"] else facts["environment"]
+    changed = [f"{key} {before.get(key)} -> {value}" for key, value in environment().items() if before.get(key) != value]
+    return [f"note: {', '.join(changed)}: the run continues, but may no longer be bit-exact"] if changed else []
 
 
 def _plain(value: Any) -> str:

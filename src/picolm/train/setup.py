@@ -30,8 +30,10 @@ from picolm.train import identity
 from picolm.train.checkpoint import Checkpointer, Evaluator
 from picolm.train.config import RunConfig
 from picolm.train.evaluation import prepare_evaluator
+from picolm.train.fork import Fork, check_fork
 from picolm.train.methods.contract import METHODS, TrainingMethod
 from picolm.train.observation import ValBatch
+from picolm.train.online import OnlineAnalysis, build_online
 from picolm.train.plan import plan_run, storage_sentences
 from picolm.train.publication import destination_of
 from picolm.train.retention import remove_leftovers
@@ -50,20 +52,24 @@ class Training:
     data: TokenSource
     plan: CapturePlan | None
     val: ValBatch | None
+    online: OnlineAnalysis | None
     evaluator: Evaluator
     destination: Destination | None
     """Where its checkpoints are published, if anywhere."""
+    fork: Fork | None = None
+    """The checkpoint of another run that it begins from, if any."""
 
 
-def build_training(config: RunConfig[Any], directory: RunDirectory) -> Training:
+def build_training(config: RunConfig[Any], directory: RunDirectory, fork: Fork | None = None) -> Training:
     """All objects of the run. Everything that can be wrong with it is a PicoError here, before anything is written."""
     data, val_rows = all_problems(lambda: open_checked_data(config), lambda: open_val_rows(config))
     check_continuation(directory, config, data)
+    check_fork(directory, config, fork)
     destination = destination_of(config)
     torch.use_deterministic_algorithms(config.training.deterministic)
     parts = build_parts(config, directory, build_fabric(config), build_method(config), data)
     plan, val = build_capture(config, parts, val_rows)
-    return Training(parts, data, plan, val, prepare_evaluator(config, parts, data), destination)
+    return Training(parts, data, plan, val, build_online(parts, val), prepare_evaluator(config, parts, data), destination, fork)
 
 
 def begin_or_continue(
@@ -82,6 +88,8 @@ def begin_or_continue(
     if progress.sealed:
         processes = restore(parts, progress, directory.checkpoint(max(progress.sealed)))
         say(f"continuing {directory.path} from step {progress.step}")
+        for note in [*identity.environment_notes(directory), *unsaved_notes(directory, progress.step)]:
+            say(note)
         if processes != parts.fabric.world_size:
             say(
                 f"note: {processes} process(es) before, {parts.fabric.world_size} now: the same rows in the same order, "
@@ -92,8 +100,15 @@ def begin_or_continue(
             identity.record_continuation(directory, parts.config, progress.step)
     else:
         seed_dropout(parts)
+        if training.fork is not None:
+            begin_from_fork(parts, progress, training.fork, say)
         if first:
-            facts = identity.new_identity(parts.config, data=describe_data(training.data), parameters=count(parts.model))
+            facts = identity.new_identity(
+                parts.config,
+                data=describe_data(training.data),
+                parameters=count(parts.model),
+                forked_from=None if training.fork is None else training.fork.facts(),
+            )
             identity.begin(directory, parts.config, facts)
             trainlog.cut_after(directory.log_file, 0)
             for sentence in storage_sentences(plan_run(parts.config), directory.path.parent):
@@ -103,6 +118,7 @@ def begin_or_continue(
         progress,
         plan=training.plan,
         val=training.val,
+        online=training.online,
         evaluator=training.evaluator,
         tokenizer_file=training.data.tokenizer_file,
         may_write=may_write,
@@ -335,6 +351,31 @@ def restore(parts: Parts, progress: Progress, folder: Path) -> int:
     progress.step, progress.tokens, progress.skipped = state.step, state.tokens, state.skipped
     progress.parent = manifest_hash(folder)
     return len(state.generators)
+
+
+def begin_from_fork(parts: Parts, progress: Progress, fork: Fork, say: Callable[[str], None]) -> None:
+    """Put a checkpoint of another run into fresh objects, as far as the two runs have the same sort of objects."""
+    verify(fork.folder)
+    before, now = identity.read_config(fork.run).training, parts.config.training
+    state = read_state(CheckpointFolder(fork.folder).training_state)
+    load_weights(parts.model, fork.folder)
+    if before.optimization.optimizer.name == now.optimization.optimizer.name:
+        restore_optimizer(parts.optimizer, parts.parameter_names, state, with_groups=False)
+    else:
+        say(f"note: {before.optimization.optimizer.name} before, {now.optimization.optimizer.name} now: its state begins empty")
+    if before.method.name == now.method.name:
+        parts.method.restore(state.method)
+    if len(state.generators) == parts.fabric.world_size and before.seeds.dropout == now.seeds.dropout:
+        restore_generators(state.generators[parts.fabric.global_rank])
+    progress.step, progress.tokens = state.step, state.tokens
+    say(f"beginning {parts.directory.path} from {fork.run.path} at step {fork.step}")
+
+
+def unsaved_notes(directory: RunDirectory, step: int) -> list[str]:
+    """One sentence if the log knows updates after the newest checkpoint: the process ended without notice."""
+    rows = trainlog.read_rows(directory.log_file)
+    lost = max((row["step"] for row in rows), default=0) - step
+    return [f"note: {lost} update(s) after it were not saved before the process ended; they are made again"] if lost > 0 else []
 
 
 def seed_dropout(parts: Parts) -> None:

@@ -78,8 +78,10 @@ def read_state(folder: Path) -> TrainingState:
     )
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: TrainingState) -> None:
-    """Put a saved state into a fresh optimiser over the same parameters."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[int, str], state: TrainingState, *, with_groups: bool = True
+) -> None:
+    """Put a saved state into a fresh optimiser over the same parameters; without its groups, the fresh settings stay."""
     index = {names[id(parameter)]: number for number, parameter in enumerate(_parameters(optimizer))}
     entries: dict[int, dict[str, Any]] = {}
     for name, values in state.optimizer_values["entries"].items():
@@ -88,10 +90,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
         name, _, entry = key.rpartition("/")
         entries.setdefault(index[name], {})[entry] = tensor
     groups = optimizer.state_dict()["param_groups"]
-    saved = [
-        {**values, "params": group["params"]} for group, values in zip(groups, state.optimizer_values["groups"], strict=True)
-    ]
-    optimizer.load_state_dict({"state": entries, "param_groups": saved})
+    if with_groups:
+        saved = state.optimizer_values["groups"]
+        groups = [{**values, "params": group["params"]} for group, values in zip(groups, saved, strict=True)]
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
 def copy_generators() -> dict[str, Tensor]:

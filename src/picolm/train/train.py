@@ -13,6 +13,7 @@ import torch
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
 from picolm.train.failures import explained
+from picolm.train.fork import Fork
 from picolm.train.lock import RunLock
 from picolm.train.loop import train
 from picolm.train.publication import publishing
@@ -31,10 +32,13 @@ class Outcome:
     complete: bool
 
 
-def run_training(config: RunConfig[Any], observer: Observer) -> Outcome:
-    """Start or continue the run that `config` describes. A signal ends it early, saved. Called by every process of the run."""
+def run_training(config: RunConfig[Any], observer: Observer, fork: Fork | None = None) -> Outcome:
+    """Start or continue the run that `config` describes. A signal ends it early, saved. Called by every process of the run.
+
+    `fork`: a checkpoint of another run that it begins from.
+    """
     directory = RunDirectory(Path(config.checkpointing.runs_dir) / config.run_name)
-    training = build_training(config, directory)
+    training = build_training(config, directory, fork)
     if not training.parts.fabric.is_global_zero:
         return _run(training, Silence(), may_write=lambda: None)
     with explained(directory, config.training.optimization.gradient_accumulation_steps):
