@@ -46,6 +46,17 @@ def write_snapshot(
     for data_type, named in tensors.items():
         save_file({name: tensor.contiguous() for name, tensor in named.items()}, checkpoint.dynamics_tensors(split, data_type))
     write_batch(checkpoint.dynamics_batch(split), batch, decode)
+    info = snapshot_info(
+        recorder, split=split, step=step, training_tokens=training_tokens, batch_shape=batch.tokens.shape, applied=applied
+    )
+    durable.write_json(checkpoint.dynamics_info(split), {**info, "data_fingerprint": batch.fingerprint})
+
+
+def snapshot_info(
+    recorder: Recorder, *, split: str, step: int, training_tokens: int | None, batch_shape: tuple[int, ...], applied: bool
+) -> dict[str, Any]:
+    """What the tensors of a snapshot mean. `batch_shape`: sequences, and tokens of each, one more than it predicts."""
+    sequences, row_length = batch_shape
     info: dict[str, Any] = {
         "split": split,
         "step": step,
@@ -53,18 +64,17 @@ def write_snapshot(
         "applied": applied,
         "gradient": GRADIENT_MEANING,
         "positions": list(recorder.plan.positions),
-        "sequences": len(batch.rows),
-        "samples": len(batch.rows) * len(recorder.plan.positions),
-        "batch_tokens": int(batch.tokens.shape[0] * (batch.tokens.shape[1] - 1)),
-        "data_fingerprint": batch.fingerprint,
-        "dtypes": {data_type: _dtypes(named) for data_type, named in tensors.items()},
+        "sequences": sequences,
+        "samples": sequences * len(recorder.plan.positions),
+        "batch_tokens": sequences * (row_length - 1),
+        "dtypes": {data_type: _dtypes(named) for data_type, named in recorder.tensors().items()},
     }
     if recorder.momentum:
         info["moments"] = MOMENT_MEANING
     if recorder.micro_batch_tokens:
         info["micro_batch_tokens"] = recorder.micro_batch_tokens
         info["micro_batch_squared_norms"] = recorder.micro_batch_squared_norms
-    durable.write_json(checkpoint.dynamics_info(split), info)
+    return info
 
 
 def write_batch(path: Path, batch: SnapshotBatch, decode: Callable[[list[int]], str] | None) -> None:

@@ -212,10 +212,11 @@ def plain_tensor(stored: Tensor, place: Placement, layout: Layout) -> Tensor:
 
 def _captured(checkpoint: CheckpointFolder, split: str, data_type: str, info: dict[str, Any]) -> TensorFile:
     path = checkpoint.dynamics_tensors(split, data_type)
-    return TensorFile(_open_safetensors(path), _missing_reason(data_type, split, info))
+    return TensorFile(_open_safetensors(path), missing_reason(data_type, split, info))
 
 
-def _missing_reason(data_type: str, split: str, info: dict[str, Any]) -> str:
+def missing_reason(data_type: str, split: str, info: dict[str, Any]) -> str:
+    """Why there are no tensors of this type; `info`: what is known of the snapshot, empty if there is none."""
     if not info:
         return f"no learning dynamics of split {split} were captured at this step"
     if data_type == "updates" and info.get("applied") is False:

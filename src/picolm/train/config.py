@@ -85,6 +85,15 @@ class FabricConfig(Settings):
     """Kind of device; `auto` takes a GPU if there is one."""
 
 
+class OnlineAnalysisConfig(Settings):
+    """`training.online_analysis`: metrics measured inside the loop, without storing tensors."""
+
+    file: Annotated[str | None, OPERATIONAL] = None
+    """Analysis file, as for `pico analyze`, or the name of one that comes along. Null: nothing is measured inside the loop."""
+    every: Annotated[PositiveInt, OPERATIONAL] = 10
+    """Updates between measurements."""
+
+
 class TrainingConfig(Settings):
     """`training`: how long, with which method, on what."""
 
@@ -101,6 +110,7 @@ class TrainingConfig(Settings):
     """Updates that may be skipped because loss or gradient is not finite, before the run ends with an error."""
     deterministic: Annotated[bool, OPERATIONAL] = False
     """Use only deterministic kernels; on CUDA needed for bit-identical repeats, and slower."""
+    online_analysis: OnlineAnalysisConfig = OnlineAnalysisConfig()
 
 
 class HubCheckpointConfig(Settings):

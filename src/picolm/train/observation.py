@@ -42,20 +42,17 @@ NOTHING = Observed()
 class StepObservation:
     """Watches the steps it is told to; on all others its methods do nothing."""
 
-    def __init__(self, parts: Parts, plan: CapturePlan | None, val: ValBatch | None) -> None:
+    def __init__(self, parts: Parts, val: ValBatch | None) -> None:
         self._parts = parts
-        self._plan = plan
         self._val = val
         self._watching = NOTHING
         self._batch: StepBatch | None = None
 
-    def begin(self, batch: StepBatch, *, val: bool) -> None:
+    def begin(self, batch: StepBatch, plan: CapturePlan, *, val: bool) -> None:
         """Watch this step; with `val`, look at the val batch now. Leaves training and random state as they were."""
-        if self._plan is None:
-            return
         with torch.random.fork_rng():
-            seen = self._observe_val(self._plan) if val else None
-        train = Recorder(self._plan)
+            seen = self._observe_val(plan) if val else None
+        train = Recorder(plan)
         if self._parts.compiled:
             self._observe_uncompiled(train, batch)
         self._watching, self._batch = Observed(train, seen), batch
