@@ -14,9 +14,10 @@ VIRIDIS = (
     *("#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c"),
     *("#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725"),
 )
-SERIES_LIGHT = ("#0072b2", "#d55e00", "#00855f", "#b0578d", "#b97a00", "#3a96c9", "#7a6a00", "#595959")
-SERIES_DARK = ("#56b4e9", "#f2864b", "#2fc79a", "#e29cc4", "#f0b93c", "#9ad1f2", "#d9ce4a", "#b5b5b5")
-"""Okabe and Ito's hues in an order that keeps neighbours apart, darkened for white and lightened for black paper."""
+SERIES_LIGHT = ("#0072b2", "#d55e00", "#009a70", "#c977a5", "#614300", "#4a9bc9", "#373100", "#6a6a6a")
+SERIES_DARK = ("#56b4e9", "#f2864b", "#007656", "#c474a0", "#e8a614", "#2988be", "#796b00", "#d3d3d3")
+"""Okabe and Ito's hues, their lightness chosen so that any two differ for every sort of colour vision and all stand out from the
+paper; a test measures it."""
 
 LIGHT = {
     "ink": "#16191d",
