@@ -14,7 +14,7 @@ from picolm.optim.optimizers import decay_groups
 
 
 def schedule(name: str, max_steps: int = 100, warmup_steps: int = 10, **options: float):
-    return build_schedule(Named(name=name, **options), max_steps=max_steps, warmup_steps=warmup_steps)
+    return build_schedule(Named(name=name, **options), max_steps=max_steps, warmup_steps=warmup_steps, tokens_per_step=1000)
 
 
 @pytest.mark.data
@@ -24,9 +24,9 @@ def test_the_papers_schedule_gives_the_learning_rates_of_the_oracle(test_data: P
     assert [trace["lr"] * factor(row["step"]) for row in trace["steps"]] == pytest.approx([row["lr"] for row in trace["steps"]])
 
 
-@pytest.mark.parametrize("name", ["linear_with_warmup", "cosine", "wsd", "constant"])
+@pytest.mark.parametrize("name", ["linear_with_warmup", "cosine", "wsd", "1-sqrt", "restarts", "constant"])
 def test_every_schedule_starts_at_zero_and_peaks_after_warm_up(name: str):
-    factor = schedule(name)
+    factor = schedule(name, **({"period_steps": 30} if name == "restarts" else {}))
     assert factor(0) == 0.0
     assert factor(5) == 0.5
     assert factor(10) == 1.0
@@ -48,6 +48,30 @@ def test_wsd_is_flat_and_then_falls_in_a_line():
     assert {factor(step) for step in range(10, 81)} == {1.0}
     assert factor(90) == pytest.approx(0.5)
     assert factor(100) == 0.0
+
+
+def test_one_minus_sqrt_is_flat_and_then_falls_as_it_is_called():
+    factor = schedule("1-sqrt", decay_steps=40)
+    assert {factor(step) for step in range(10, 61)} == {1.0}
+    assert factor(70) == pytest.approx(1 - (10 / 40) ** 0.5)
+    assert factor(100) == 0.0
+
+
+def test_restarts_agree_with_torch():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=15, T_mult=2, eta_min=0.05)
+    factor = schedule("restarts", period_steps=15, period_factor=2.0, final_share=0.05)
+    for step in range(10, 100):
+        assert factor(step) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        reference.step()
+
+
+def test_lengths_in_tokens_are_whole_updates_rounded_up():
+    in_steps, in_tokens = schedule("wsd", decay_steps=25), schedule("wsd", decay_tokens=24_100)
+    assert [in_steps(step) for step in range(101)] == [in_tokens(step) for step in range(101)]
+    with pytest.raises(PicoError, match="not a number of tokens"):
+        schedule("restarts", period_tokens="many")
 
 
 def test_no_warm_up_starts_at_the_peak():

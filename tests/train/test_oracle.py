@@ -28,7 +28,9 @@ def test_six_steps_give_the_losses_and_parameters_of_the_original(test_data: Pat
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     fabric_model = fabric.setup_module(model)
     optimizer = OPTIMIZERS.find("adamw")(model.named_parameters(), **optimizer_options(Named(name="adamw"), {}, lr=trace["lr"]))
-    schedule = build_schedule(Named(name="linear_with_warmup"), max_steps=trace["max_steps"], warmup_steps=trace["warmup_steps"])
+    schedule = build_schedule(
+        Named(name="linear_with_warmup"), max_steps=trace["max_steps"], warmup_steps=trace["warmup_steps"], tokens_per_step=1
+    )
     rows = trace["rows_per_micro_step"] * trace["gradient_accumulation_steps"]
     for row in trace["steps"]:
         tokens_BT = data["train_tokens"][row["step"] * rows : (row["step"] + 1) * rows].long()

@@ -28,11 +28,14 @@ def cosine(*, max_steps: int, warmup_steps: int, final_share: float = 0.1) -> Sc
 
 
 @SCHEDULES.register("wsd")
-def wsd(*, max_steps: int, warmup_steps: int, decay_share: float = 0.2, final_share: float = 0.0) -> Schedule:
-    """Warm-up, stable, then linear decay to `final_share` over the last `decay_share` of the run (Hu et al., 2024)."""
-    if not 0.0 <= decay_share <= 1.0:
-        raise PicoError(f"training.optimization.lr_scheduler: decay_share = {decay_share} is not between 0 and 1")
-    decay_start = max(warmup_steps, round(max_steps * (1.0 - decay_share)))
+def wsd(
+    *, max_steps: int, warmup_steps: int, decay_share: float = 0.2, decay_steps: int | None = None, final_share: float = 0.0
+) -> Schedule:
+    """Warm-up, stable, then linear decay to `final_share` over the last `decay_share` of the run, or the last `decay_steps`.
+
+    Source: Hu et al. (2024).
+    """
+    decay_start = _decay_start(max_steps, warmup_steps, decay_share, decay_steps)
 
     def factor(step: int) -> float:
         if step < warmup_steps:
@@ -44,10 +47,61 @@ def wsd(*, max_steps: int, warmup_steps: int, decay_share: float = 0.2, final_sh
     return factor
 
 
+@SCHEDULES.register("1-sqrt")
+def one_minus_sqrt(
+    *, max_steps: int, warmup_steps: int, decay_share: float = 0.2, decay_steps: int | None = None, final_share: float = 0.0
+) -> Schedule:
+    """Warm-up, stable, then down by one minus the square root of the share of the decay done (Hägele et al., 2024)."""
+    start = _decay_start(max_steps, warmup_steps, decay_share, decay_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _warmup(step, warmup_steps)
+        if step < start:
+            return 1.0
+        return final_share + (1.0 - final_share) * (1.0 - math.sqrt(1.0 - _left(step, start, max_steps)))
+
+    return factor
+
+
+@SCHEDULES.register("restarts")
+def restarts(
+    *, max_steps: int, warmup_steps: int, period_steps: int, period_factor: float = 1.0, final_share: float = 0.0
+) -> Schedule:
+    """Warm-up, then cosines from the peak down to `final_share`, each period `period_factor` times the one before.
+
+    Source: Loshchilov and Hutter (2017), SGDR.
+    """
+    if period_steps < 1 or period_factor < 1.0:
+        raise PicoError(
+            f"training.optimization.lr_scheduler: period_steps = {period_steps}, period_factor = {period_factor}",
+            "period_steps is at least 1, period_factor at least 1.0",
+        )
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return _warmup(step, warmup_steps)
+        start, length = warmup_steps, float(period_steps)
+        while step >= start + round(length):
+            start, length = start + round(length), length * period_factor
+        done = (step - start) / round(length)
+        return final_share + (1.0 - final_share) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    return factor
+
+
 @SCHEDULES.register("constant")
 def constant(*, max_steps: int, warmup_steps: int) -> Schedule:
     """Warm-up, then the peak learning rate to the end."""
     return lambda step: _warmup(step, warmup_steps) if step < warmup_steps else 1.0
+
+
+def _decay_start(max_steps: int, warmup_steps: int, decay_share: float, decay_steps: int | None) -> int:
+    """The first update of a decay at the end of the run."""
+    if not 0.0 <= decay_share <= 1.0:
+        raise PicoError(f"training.optimization.lr_scheduler: decay_share = {decay_share} is not between 0 and 1")
+    start = round(max_steps * (1.0 - decay_share)) if decay_steps is None else max_steps - decay_steps
+    return max(warmup_steps, start)
 
 
 def _warmup(step: int, warmup_steps: int) -> float:

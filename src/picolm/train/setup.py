@@ -277,8 +277,12 @@ def build_parts(
     shared = {"betas": optimization.betas, "eps": optimization.eps, "weight_decay": optimization.weight_decay}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
     optimizer = OPTIMIZERS.find(optimization.optimizer.name)(model.named_parameters(), **options)
+    whole_loader = loader_of(config, data)
     schedule = build_schedule(
-        optimization.lr_scheduler, max_steps=config.training.max_steps, warmup_steps=optimization.lr_warmup_steps
+        optimization.lr_scheduler,
+        max_steps=config.training.max_steps,
+        warmup_steps=optimization.lr_warmup_steps,
+        tokens_per_step=whole_loader.batch_sequences * (whole_loader.row_length - 1),
     )
     tokenizer = None if data.tokenizer_file is None else load_tokenizer(data.tokenizer_file)
     return Parts(
@@ -291,7 +295,7 @@ def build_parts(
         schedule=method.wrap_schedule(schedule),
         method=method,
         loader=loader_of(config, data, fabric.global_rank, fabric.world_size),
-        whole_loader=loader_of(config, data),
+        whole_loader=whole_loader,
         plain_tensors=method.plain_tensors(model),
         parameter_names={id(parameter): name for name, parameter in model.named_parameters()},
         decode=None if tokenizer is None else tokenizer.decode,
