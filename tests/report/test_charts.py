@@ -117,3 +117,16 @@ def drawn(spec: dict[str, object], data: object = None) -> object:
     if "layer" in spec:
         return [drawn(layer, own) for layer in spec["layer"]]  # type: ignore[attr-defined]
     return {name: value for name, value in spec.items() if name in ("mark", "encoding", "transform")} | {"data": own}
+
+
+def test_the_interval_of_an_accuracy_stays_between_none_and_all():
+    scores = pandas.DataFrame(
+        {"step": [1, 2], "tokens": [1.0, 2.0], "group": "all", "value": [0.02, 0.99], "standard_error": 0.02, "baseline": 0.5}
+    )
+    band = next(
+        layer.data
+        for layer in charts.scores_over_time(scores, measure="accuracy").layer
+        if "low" in getattr(layer.data, "columns", ())
+    )
+    assert band["low"].min() == 0.0 and band["high"].max() == 1.0
+    assert band["high"].iloc[0] == pytest.approx(0.02 + 1.959964 * 0.02)

@@ -70,7 +70,7 @@ def progress_axis(progress: Progress, **more: Any) -> altair.X:
 def decade_ticks(low: float, high: float) -> list[float]:
     """0 and the powers of ten between `low` and `high`; with 2 and 5 times them if there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    factors = (1, 2, 5) if last - first <= 3 else (1,)
     ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
     return [0.0, *(tick for tick in ticks if low <= tick <= high)]
 

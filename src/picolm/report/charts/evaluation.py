@@ -41,6 +41,8 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str, title: str = "")
     import pandas
 
     frame = with_interval(scores).dropna(subset=["value"])
+    if measure == "accuracy":
+        frame = frame.assign(low=frame["low"].clip(lower=0.0), high=frame["high"].clip(upper=1.0))
     frame = frame.assign(group=frame["group"].str.replace("_", " "))
     progress = progress_of(frame)
     horizontal = progress_axis(progress)
