@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
 OWN_TARGETS := browser interop demo crash
 
-.PHONY: demo test lint test-demo browser pictures clean
+.PHONY: demo test lint test-demo test-crash test-browser test-interop test-data-large pictures clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -16,17 +16,37 @@ test: $(STAMP) lint
 	$(BIN)/pytest $(OWN_TARGETS:%=--ignore=tests/%)
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The README's first command as a newcomer runs it, with what it must have done: about five minutes.
 test-demo: $(STAMP)
 	$(BIN)/pytest tests/demo
 
-browser: $(STAMP)
+# A save is killed at every file system call; needs root, strace and Linux.
+test-crash: $(STAMP)
+	$(BIN)/pytest tests/crash
+
+# The report in a real browser; needs Debian's chromium.
+test-browser: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
 	$(BIN)/pytest tests/browser
+
+# Other tools open our folders, in environments of their own: several gigabytes, ten minutes the first time.
+test-interop: $(STAMP)
+	$(BIN)/python tests/interop/make_environments.py
+	$(BIN)/pytest tests/interop
+
+# A gigabyte of text within the memory bound, killed and continued: many minutes.
+test-data-large: $(STAMP)
+	$(BIN)/pytest tests/data/large_input.py
+
+pictures: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
+	$(BIN)/pico demo
+	$(BIN)/python docs/pictures/make.py demo/runs/demo/report/index.html
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("picolm needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -37,8 +57,3 @@ $(STAMP): pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-
-pictures: $(STAMP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
-	$(BIN)/pico demo
-	$(BIN)/python docs/pictures/make.py demo/runs/demo/report/index.html
