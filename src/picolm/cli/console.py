@@ -48,6 +48,8 @@ class TrainingProgress:
     def row(self, row: dict[str, Any]) -> None:
         loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
         facts = f"loss {loss}  {_short(row['tokens'])} tokens  {_short(row['tokens_per_second'])} tokens/s"
+        if row.get("mfu") is not None:
+            facts += f"  {row['mfu']:.1%} MFU"
         self._bar.update(self._task, facts=facts)
         if not stderr.is_terminal:
             say(f"step {row['step']}/{self._max_steps}  {facts}")

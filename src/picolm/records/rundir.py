@@ -55,6 +55,10 @@ class RunDirectory:
         """What is known about a step whose loss or gradient was not finite."""
         return self.path / "logs" / "nonfinite" / f"step_{step}.json"
 
+    def tracker_folder(self, tracker: str) -> Path:
+        """Where `tensorboard` or `wandb` keeps what it is told about this run."""
+        return self.path / tracker
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"

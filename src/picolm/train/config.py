@@ -191,6 +191,8 @@ class MonitoringConfig(Settings):
     """`monitoring`: what is told while the run goes on."""
 
     logging: LoggingConfig = LoggingConfig()
+    tensorboard: Annotated[bool, OPERATIONAL] = False
+    """Whether rows also go to TensorBoard (extra `tensorboard`), in the folder `tensorboard` of the run."""
     save_to_wandb: Annotated[bool, OPERATIONAL] = False
     """Whether rows also go to Weights & Biases (extra `wandb`); offline without a login."""
     wandb: WandbConfig = WandbConfig()

@@ -10,10 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from picolm.model.contract import flops_per_token
 from picolm.records import trainlog
 from picolm.train.methods.contract import StepResult
 from picolm.train.processes import total
 from picolm.train.run import Observer, Parts, Progress
+from picolm.train.speed import peak_flops_of
+from picolm.train.spikes import SpikeWatch
 
 
 class StepLog:
@@ -26,6 +29,9 @@ class StepLog:
         self._started = time.perf_counter()
         self._paused_seconds = 0.0
         self._steps_since_row = 0
+        self._spikes = SpikeWatch()
+        self._flops_per_token = flops_per_token(parts.config.model, parts.whole_loader.row_length - 1)
+        self._peak_flops = peak_flops_of(parts.fabric)
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
@@ -46,6 +52,15 @@ class StepLog:
             return
         trainlog.append_row(self._parts.directory.log_file, row)
         self._observer.row(row)
+        if self._spikes.is_spike(row["loss"]):
+            self._observer.say(self._spike_warning(row))
+
+    def _spike_warning(self, row: dict[str, Any]) -> str:
+        before = max((step for step in self._progress.sealed if step < row["step"]), default=0)
+        return (
+            f"warning: the loss of step {row['step']}, {row['loss']:.3f}, is far above the rows before it; to go back: the same "
+            f"command with --fork-from {self._parts.directory.path}@{before} --set checkpointing.run_name=NAME"
+        )
 
     def _row(self, step: int, result: StepResult, gradient_norm: float) -> dict[str, Any]:
         optimization = self._parts.config.training.optimization
@@ -63,6 +78,7 @@ class StepLog:
             "clip_factor": 1.0 if limit is None else _finite(min(1.0, limit / (gradient_norm + 1e-6))),
             "tokens_per_second": tokens / step_seconds,
             "step_seconds": step_seconds,
+            "mfu": None if self._peak_flops is None else tokens / step_seconds * self._flops_per_token / self._peak_flops,
             **{name: _finite(float(value)) for name, value in result.series.items()},
         }
 

@@ -41,6 +41,14 @@ def peak_flops(device_name: str) -> float | None:
     return DENSE_PEAK_BF16_TFLOPS[max(matches, key=len)] * 1e12 if matches else None
 
 
+def peak_flops_of(fabric: Fabric) -> float | None:
+    """Dense 16-bit peak of all devices of a run together, or None where it is not known, as on every CPU."""
+    if fabric.device.type != "cuda":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(fabric.device))
+    return None if peak is None else peak * fabric.world_size
+
+
 def measure_tokens_per_second(config: RunConfig[Any], fabric: Fabric, *, row_tokens: int, micro_batches: int = 4) -> float:
     """Tokens per second of one device on random rows: forward, backward and the update spread over a whole step.
 

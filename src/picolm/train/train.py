@@ -20,6 +20,7 @@ from picolm.train.publication import publishing
 from picolm.train.run import Observer, Silence
 from picolm.train.setup import Training, begin_or_continue, build_training
 from picolm.train.stop import stop_on_signals
+from picolm.train.trackers import tracked
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def run_training(config: RunConfig[Any], observer: Observer, fork: Fork | None =
         return _run(training, Silence(), may_write=lambda: None)
     with explained(directory, config.training.optimization.gradient_accumulation_steps):
         directory.path.mkdir(parents=True, exist_ok=True)
-        with RunLock(directory.lock_file) as lock:
-            return _run(training, observer, may_write=lock.check)
+        with RunLock(directory.lock_file) as lock, tracked(config, directory, observer) as tracking:
+            return _run(training, tracking, may_write=lock.check)
 
 
 def _run(training: Training, observer: Observer, may_write: Callable[[], None]) -> Outcome:
