@@ -48,12 +48,13 @@ def assert_seen_alike(first: Path, second: Path, step: int, tolerance: float) ->
 
 
 def test_observing_a_compiled_step_changes_nothing_and_sees_what_the_plain_one_shows(make_config: ConfigMaker, tmp_path: Path):
+    small = {"model": {"n_layers": 1}}  # compiling is what takes the time
     compiled = {"compile": True}
-    alone = run_training(make_config("alone", training=compiled, checkpointing=OFF), Recording()).run
-    watched = run_training(make_config("watched", **observed(tmp_path, **compiled)), Recording()).run
+    alone = run_training(make_config("alone", training=compiled, checkpointing=OFF, **small), Recording()).run
+    watched = run_training(make_config("watched", **observed(tmp_path, **compiled), **small), Recording()).run
     assert all_equal(weights(watched, 8), weights(alone, 8))
     assert file_hashes(watched, 8)[STATE] == file_hashes(alone, 8)[STATE]
-    plain = run_training(make_config("plain", **observed(tmp_path)), Recording()).run
+    plain = run_training(make_config("plain", **observed(tmp_path), **small), Recording()).run
     assert_seen_alike(watched, plain, 0, 1e-4)
     infos = [open_snapshot(run / "checkpoints/step_0", 0, "train").info for run in (watched, plain)]
     for name, norms in infos[1]["micro_batch_squared_norms"].items():
