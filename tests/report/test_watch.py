@@ -72,6 +72,18 @@ def test_losses_and_metrics_are_drawn_as_text(example_run: RunDirectory):
     assert "\x1b" not in "".join(blocks)
 
 
+def test_without_the_drawing_library_the_rest_is_still_shown(example_run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+    import importlib.util
+
+    import typer
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    app = typer.Typer()
+    app.command()(show)
+    result = CliRunner().invoke(app, [str(example_run.path)])
+    assert result.exit_code == 0 and "600 of 600 updates" in result.stdout and "pip install uniplot" in result.stderr
+
+
 def test_a_metric_without_rows_is_named(example_run: RunDirectory):
     with pytest.raises(PicoError, match="--metric gni") as raised:
         text_charts(read_run(example_run), ["gni"])

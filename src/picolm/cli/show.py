@@ -17,11 +17,12 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Say what a run is, how far it is and whether it is healthy; draw its losses as text."""
+    import importlib.util
     import json
     import shutil
     import sys
 
-    from picolm.cli.console import say_next
+    from picolm.cli.console import say, say_next
     from picolm.records.rundir import open_run_directory
     from picolm.report import health
     from picolm.report.tables import read_run
@@ -33,7 +34,9 @@ def show(
         return
     for line in health.sheet(tables):
         typer.echo(line)
-    if charts or metric:
+    if (charts or metric) and importlib.util.find_spec("uniplot") is None:
+        say("text charts are drawn by uniplot, which is not installed here: pip install uniplot")
+    elif charts or metric:
         width = min(shutil.get_terminal_size().columns, 110)
         for block in text_charts(tables, metric or [], width=width, color=sys.stdout.isatty()):
             typer.echo("\n" + block)
