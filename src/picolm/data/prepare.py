@@ -6,12 +6,9 @@ is the order of events, the manifest, and what happens after a kill. `open_prepa
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +23,7 @@ from picolm.data.floor import LanguageFacts, find_language
 from picolm.data.sources import PreparedData, open_prepared
 from picolm.data.tokenize import Counts, DocumentChoice, Tokenizing, TokenPiece, check_counts
 from picolm.data.tokenizer import TextTokenizer
+from picolm.data.workfolder import working_folder
 from picolm.records import durable
 from picolm.records.manifest import content, hash_file
 from picolm.records.prepared import PreparedFolder, write_manifest
@@ -81,25 +79,39 @@ def prepare(
 ) -> PreparedData:
     """Make a prepared folder at `out` from files, folders and globs of text. Whole or not at all; a repeated call continues."""
     files = refuse_doubles(expand_sources(sources, "train") + expand_sources(val_sources or [], "val"))
-    request = _describe_request(files, tokenizer, settings)
+    request = _describe_request(files, tokenizer, settings, progress)
     finished = _finished(out, request, overwrite)
     if finished is not None:
         return finished
-    with _working_folder(out, request) as work:
+    with working_folder(out, content(request)) as work:
         job = _Preparation(files, tokenizer, settings, work, workers, progress)
-        manifest = job.run() | {"request": content(request)}
+        manifest = job.run() | _provenance(request)
         _publish(work, manifest, tokenizer, find_language(files), out)
     return open_prepared(out)
 
 
-def _describe_request(files: list[SourceFile], tokenizer: TextTokenizer, settings: PrepareSettings) -> dict[str, Any]:
+def _describe_request(
+    files: list[SourceFile], tokenizer: TextTokenizer, settings: PrepareSettings, progress: Callable[[PrepareProgress], None]
+) -> dict[str, Any]:
     """Everything that fixes the bytes of the result."""
+    total, done, sources = sum(file.path.stat().st_size for file in files), 0, []
+    for file in files:
+        record = hash_file(file.path)
+        sources.append({"name": file.path.name, "split": file.split, **vars(record)})
+        done += record.bytes
+        progress(PrepareProgress("hash", done / total, 0))
     return {
         "settings": settings.model_dump(mode="json"),
-        "sources": [{"name": file.path.name, "split": file.split, **vars(hash_file(file.path))} for file in files],
+        "sources": sources,
         "tokenizer": {"sha256": tokenizer.sha256, "end_of_text": tokenizer.end_of_text},
         "versions": {name: version(name) for name in ("picolm", "tokenizers", "pyarrow", "numpy")},
     }
+
+
+def _provenance(request: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says about where the tokens come from."""
+    versions = request["versions"] | {"python": platform.python_version()}
+    return {"settings": request["settings"], "sources": request["sources"], "versions": versions, "request": content(request)}
 
 
 def _finished(out: Path, request: dict[str, Any], overwrite: bool) -> PreparedData | None:
@@ -197,7 +209,6 @@ class _Preparation:
         padded = self._settings.padded_vocab_size or -(-tokenizer.vocab_size // 128) * 128
         if padded < tokenizer.vocab_size:
             raise PicoError(f"--padded-vocab-size {padded} is below the tokenizer's {tokenizer.vocab_size:,} tokens")
-        request = _describe_request(self._files, tokenizer, self._settings)
         described = {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size, "end_of_text": tokenizer.end_of_text}
         language = find_language(self._files)
         return {
@@ -208,9 +219,6 @@ class _Preparation:
             "tokenizer": described | {"end_of_text_id": tokenizer.end_of_text_id},
             "splits": splits,
             "counts": vars(counts),
-            "settings": request["settings"],
-            "sources": request["sources"],
-            "versions": request["versions"] | {"python": platform.python_version()},
         } | ({} if language is None else language.floor(tokenizer))
 
 
@@ -244,50 +252,3 @@ def _publish(work: Path, manifest: dict[str, Any], tokenizer: TextTokenizer, lan
     else:
         final.path.rename(out)
     durable.flush_folder(out.parent)
-
-
-@contextlib.contextmanager
-def _working_folder(out: Path, request: dict[str, Any]) -> Iterator[Path]:
-    """A folder beside `out` that survives a kill, for one process at a time; emptied if it belongs to another request."""
-    work = out.resolve().parent / f".{out.name}.preparing"
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        with _only_one(work, out):
-            marker = work / "request"
-            if not marker.is_file() or marker.read_text() != content(request):
-                for place in work.iterdir():
-                    if place.is_dir():
-                        shutil.rmtree(place)
-                durable.write_text(marker, content(request))
-            yield work
-            shutil.rmtree(work)
-    except OSError as error:
-        raise PicoError(*_explain(error, out)) from error
-
-
-def _explain(error: OSError, out: Path) -> tuple[str, str]:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk of {out} is full", "free some space and repeat the command: what is done is kept"
-    return f"{out} cannot be written: {error}", "choose another --out"
-
-
-@contextlib.contextmanager
-def _only_one(work: Path, out: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of when the process ends, however it ends."""
-    with (work / "lock").open("a") as lock:
-        try:
-            _take(lock.fileno())
-        except OSError as error:
-            raise PicoError(f"another process is preparing {out}", "wait for it, or choose another --out") from error
-        yield
-
-
-def _take(descriptor: int) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
