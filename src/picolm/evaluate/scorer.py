@@ -63,7 +63,7 @@ class Scorer:
     ) -> None:
         """`prefix_token_id` stands before a text that nothing precedes; None: the tokenizer's end-of-text token.
 
-        `batch_tokens` limits the tokens in a forward pass (None: 4,096 on a CPU, 65,536 elsewhere), `logit_bytes` its logits
+        `batch_tokens` limits the tokens in a forward pass (None: 2,048 on a CPU, 65,536 elsewhere), `logit_bytes` its logits
         where a model makes them for every position; neither affects the scores. `processes` share the work; None: this one.
         """
         if precision not in ("32-true", "bf16-mixed", "bf16-true"):
@@ -76,7 +76,7 @@ class Scorer:
         self._prefix_token_id = prefix_token_id
         self._reader = LogitReader(model)
         rows = max(1, logit_bytes // (4 * vocabulary_of(model))) if self._reader.makes_all_logits else None
-        self._limits = BatchLimits(batch_tokens or (4096 if self.device.type == "cpu" else 65536), rows)
+        self._limits = BatchLimits(batch_tokens or (2048 if self.device.type == "cpu" else 65536), rows)
         self._may_share = isinstance(model, LanguageModel) and type(model.new_cache()) is KeyValueCache
         takes_cache = "use_cache" in inspect.signature(model.forward).parameters
         self._forward_options = {"use_cache": False} if takes_cache else {}  # Hugging Face models fill one unless told not to
