@@ -78,11 +78,11 @@ def open_tensorboard(directory: RunDirectory) -> tuple[Track, Callable[[], None]
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise PicoError("the package tensorboard is not installed: pip install 'picolm[tensorboard]'") from error
-    writer = SummaryWriter(str(directory.tracker_folder("tensorboard")))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(directory.tracker_folder("tensorboard")))
 
     def track(row: dict[str, Any]) -> None:
         for name, value in numbers(row).items():
-            writer.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, row["step"])
 
     return track, writer.close
 
@@ -95,9 +95,8 @@ def open_wandb(config: RunConfig[Any], directory: RunDirectory, say: Callable[[s
         raise PicoError("the package wandb is not installed: pip install 'picolm[wandb]'") from error
     online = os.environ.get("WANDB_MODE", "online") == "online" and has_wandb_login()
     if not online:
-        say(
-            f"no Weights & Biases login: rows are logged offline below {directory.tracker_folder('wandb')}; `wandb sync` sends them"
-        )
+        folder = directory.tracker_folder("wandb")
+        say(f"no Weights & Biases login: rows are logged offline below {folder}; `wandb sync` sends them")
     directory.tracker_folder("wandb").mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=config.monitoring.wandb.project or "picolm",
