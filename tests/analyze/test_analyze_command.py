@@ -38,3 +38,20 @@ def test_json_has_one_object_per_row(run: RunDirectory, tmp_path: Path) -> None:
 def test_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PicoError, match="not a run folder"):
         CliRunner().invoke(app, [str(tmp_path), "table5"], catch_exceptions=False)
+
+
+def test_following_that_is_stopped_before_the_first_checkpoint_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = RunDirectory(tmp_path / "young")
+    directory.write_identity({"name": "young", "max_steps": 10})
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    with pytest.raises(PicoError, match="there is no checkpoint yet"):
+        CliRunner().invoke(app, [str(directory.path), "table5", "--follow"], catch_exceptions=False)
+
+
+def test_following_a_finished_run_ends_at_once(run: RunDirectory) -> None:
+    result = CliRunner().invoke(app, [str(run.path), "table5", "--follow"], catch_exceptions=False)
+    assert result.stdout.splitlines()[0].startswith("1,050 rows, 1,050 of them new, 72 undefined:")

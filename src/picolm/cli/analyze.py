@@ -71,6 +71,8 @@ def _summary(result: AnalysisResult) -> list[str]:
     undefined = rows[rows["value"].isna()]
     lines = [f"{len(rows):,} rows, {result.computed:,} of them new, {len(undefined):,} undefined: {result.folder}"]
     lines += [f"set aside: {sentence}" for sentence in result.skipped]
+    if rows.empty:
+        return lines
     steps = sorted(int(step) for step in rows["step"].unique())
     first, last = steps[0], steps[-1]
     lines.append(f"{'metric':42} {'of':34} {'rows':>6} {f'step {first}':>12} {f'step {last}':>12}")
