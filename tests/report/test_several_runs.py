@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -115,3 +116,11 @@ def test_unequal_lengths_are_pointed_out(tmp_path: Path, six_runs: list[RunDirec
     short = build_run(tmp_path / "short", variant="plain", seed=9, steps=10, checkpoints=(0, 10), metrics=("gini",))
     (panel,) = build_panels(read_report_data([six_runs[0], short]), ["comparison"])
     assert any("not equally long" in getattr(block, "text", "") for block in panel.blocks)
+
+
+def test_runs_of_the_same_name_are_kept_apart(tmp_path: Path):
+    small: dict[str, Any] = {"steps": 10, "checkpoints": (0, 10), "metrics": ("gini",), "parts": ("attention.v_proj",)}
+    runs = [build_run(tmp_path / place / "same", seed=seed, **small) for seed, place in enumerate(("here", "there"))]
+    data = read_report_data(runs)
+    assert [run.name for run in data.runs] == ["same", "same (2)"]
+    assert data.log.groupby("run").size().to_dict() == {"same": 10, "same (2)": 10}

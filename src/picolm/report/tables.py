@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ def read_report_data(runs: Sequence[RunDirectory], *, group_by: str | None = Non
     """The tables of all runs; series are named by `group_by`, or by what tells the runs apart."""
     if not runs:
         raise PicoError("there is no run to report on", "name a run folder, such as runs/demo")
-    tables = tuple(read_run(run) for run in runs)
+    tables = _named_apart([read_run(run) for run in runs])
     column = choose_group(tables) if group_by is None else group_by
     names = series_names(tables, column)
 
@@ -196,6 +196,21 @@ def read_report_data(runs: Sequence[RunDirectory], *, group_by: str | None = Non
         return frame.assign(series=frame["run"].map(names).astype(object))
 
     return ReportData(tables, column, stacked("log"), stacked("scores"), stacked("rows"), stacked("checkpoints"))
+
+
+def _named_apart(runs: Sequence[RunTables]) -> tuple[RunTables, ...]:
+    """The runs, each under a name of its own: a second run of the same name is numbered."""
+    seen: dict[str, int] = {}
+    apart = []
+    for run in runs:
+        seen[run.name] = count = seen.get(run.name, 0) + 1
+        apart.append(run if count == 1 else _renamed(run, f"{run.name} ({count})"))
+    return tuple(apart)
+
+
+def _renamed(run: RunTables, name: str) -> RunTables:
+    frames = {field: getattr(run, field).assign(run=name) for field in ("log", "scores", "rows", "checkpoints")}
+    return replace(run, name=name, **frames)
 
 
 def choose_group(runs: Sequence[RunTables]) -> str:
