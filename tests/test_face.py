@@ -24,15 +24,30 @@ def demo_run(make_config: Any, tmp_path: Path) -> Path:  # noqa: F811
     return run_training(make_config("demo"), Recording()).run
 
 
+def blocks_of(language: str) -> list[str]:
+    """The code blocks of the README in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
 def test_the_readmes_python_runs_as_it_stands(demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        names: dict[str, Any] = {}
-        exec(block, names)
+    tour = next(block for block in blocks_of("python") if "open_run" in block)
+    names: dict[str, Any] = {}
+    exec(tour, names)
     assert names["run"].steps == [0, 1, 2, 5, 8]
     assert len(picolm.analyze("runs/demo", "table5")) > 100
+
+
+def test_the_readmes_own_metric_and_component_give_rows(demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for language, name in (("python", "mine.py"), ("yaml", "mine.yaml")):
+        block = next(block for block in blocks_of(language) if block.startswith(f"# {name}"))
+        assert len([line for line in block.splitlines() if line and not line.startswith("#")]) <= 10
+        Path(name).write_text(block)
+    rows = picolm.analyze("runs/demo", "mine.yaml")
+    assert set(rows["metric"]) == {"per", "./mine.py:gap"}
+    assert rows["value"].notna().all()
+    assert sorted(rows["layer"].unique()) == [0, 1]
 
 
 def test_a_run_is_read_without_a_trainer(demo_run: Path):

@@ -112,7 +112,7 @@ def test_resumed_run_equals_uninterrupted_run(make_config: ConfigMaker, stop_at:
     assert last.complete
     for step in (0, 1, 2, 5, 8):
         assert file_hashes(last.run, step) == file_hashes(whole, step)
-    timings = {"tokens_per_second", "step_seconds", "mfu"}
+    timings = {"tokens_per_second", "step_seconds", "paused_seconds", "mfu"}
     logs = [trainlog.read_rows(run / "logs" / "train.jsonl") for run in (last.run, whole)]
     assert [{k: v for k, v in row.items() if k not in timings} for row in logs[0]] == [
         {k: v for k, v in row.items() if k not in timings} for row in logs[1]

@@ -13,7 +13,7 @@ from picolm.base.errors import PicoError, nearest
 from picolm.records import durable
 from picolm.records.manifest import sealed_steps
 
-RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
 """What a run may be called: safe as a folder, a branch and a tag."""
 
 

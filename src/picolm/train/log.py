@@ -66,7 +66,7 @@ class StepLog:
         optimization = self._parts.config.training.optimization
         tokens = self._parts.step_tokens
         loss = float(total(self._parts.fabric, result.loss_sum)) / tokens
-        step_seconds = self._step_seconds()
+        paused_seconds, step_seconds = self._paused_seconds, self._step_seconds()
         limit = optimization.clip_norm
         return {
             "step": step + 1,
@@ -78,6 +78,7 @@ class StepLog:
             "clip_factor": 1.0 if limit is None else _finite(min(1.0, limit / (gradient_norm + 1e-6))),
             "tokens_per_second": tokens / step_seconds,
             "step_seconds": step_seconds,
+            "paused_seconds": paused_seconds,
             "mfu": None if self._peak_flops is None else tokens / step_seconds * self._flops_per_token / self._peak_flops,
             **{name: _finite(float(value)) for name, value in result.series.items()},
         }
