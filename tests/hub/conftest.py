@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,15 @@ def add_checkpoint(run: RunDirectory, step: int, parent: str | None, *, dynamics
     return manifest_hash(run.checkpoint(step))
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    return make_run(tmp_path_factory.mktemp("template") / "tiny")
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    return make_run(tmp_path / "runs" / "tiny")
+def run(template: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A run of three checkpoints; each test has its own copy."""
+    return RunDirectory(shutil.copytree(template.path, tmp_path / "runs" / "tiny"))
 
 
 SyncRun = Callable[..., int]

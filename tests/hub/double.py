@@ -215,7 +215,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         hub, body = self.server, self._body()
-        request = Request(self.command, self.path, self.headers.get("Host", ""), dict(self.headers), body)
+        request = Request(
+            self.command,
+            self.path,
+            self.headers.get("Host", ""),
+            {name.lower(): value for name, value in self.headers.items()},
+            body,
+        )
         with hub.lock:
             number = len(hub.log)
             hub.log.append(request)

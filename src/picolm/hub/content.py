@@ -9,6 +9,7 @@ from pathlib import Path
 
 from picolm.hub.card import CURVE_NAME, draw_curve, write_card
 from picolm.hub.names import check_paths, tag_of
+from picolm.hub.outbox import Destination
 from picolm.hub.secrecy import without_places
 from picolm.hub.series import INDEX_NAME, Index, Published, hash_content
 from picolm.records import trainlog
@@ -39,15 +40,17 @@ def published_row(run: RunDirectory, step: int, manifest: Manifest) -> Published
     return Published(step, manifest.tokens, tag_of(run.name, step), manifest_hash(folder), manifest.parent)
 
 
-def content_of_step(run: RunDirectory, step: int, series: tuple[Published, ...], parts: tuple[str, ...], repo_id: str) -> Content:
+def content_of_step(run: RunDirectory, step: int, series: tuple[Published, ...], destination: Destination) -> Content:
     """Everything published with a step, read back and checked against its manifest first. `series`: what is there before it."""
+    parts, repo_id = destination.parts, destination.repo_id
     folder = run.checkpoint(step)
     manifest = verify(folder)
     chosen = [part for part in manifest.parts if part in parts and not part_removed(folder, manifest, part)]
     names = [MANIFEST_NAME, *(name for part in chosen for name in manifest.parts[part])]
     checkpoint: dict[str, bytes | Path] = {name: folder.joinpath(*name.split("/")) for name in check_paths(names, str(folder))}
     row = published_row(run, step, manifest)
-    index = Index(run.name, (*series, row), {name: hash_content(part) for name, part in checkpoint.items()})
+    hashes = {name: hash_content(part) for name, part in checkpoint.items()}
+    index = Index(run.name, (*series, row), hashes, destination.every_checkpoint)
     files = checkpoint | results_of_run(run, step, index, repo_id) | {INDEX_NAME: index.to_bytes()}
     return Content(step, row, files)
 

@@ -8,25 +8,25 @@ from pathlib import PurePosixPath
 from picolm.base.errors import PicoError
 from picolm.records.rundir import check_run_name
 
-REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
-REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")
-COLLECTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z")
+REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}\Z")
+COLLECTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
-CHECKPOINT_TITLE = re.compile(r"^Checkpoint -- Step (\d{1,15})$")
+CHECKPOINT_TITLE = re.compile(r"^Checkpoint -- Step (\d{1,15})\Z")
 RESULTS_TITLE = "Results"
 
 ORIGINAL_TITLE = re.compile(
     r"^Saving (HF Model|Fabric Checkpoint|Learning Dynamics Data \((?:train|val)\)|Evaluation Results|Tokenizer|Training Config"
-    r"|Logs) -- Step (\d{1,15})$"
+    r"|Logs) -- Step (\d{1,15})\Z"
 )
 """Commit titles of the original trainer: what was saved, and the step."""
 
-STEP_REVISION = re.compile(r"^(?P<before>|.*[-_])(?:step|global_step|iter|checkpoint-)[-_]?(?P<step>\d{1,15})(?P<after>|[-_].*)$")
+STEP_REVISION = re.compile(r"^(?P<before>|.*[-_])(?:step|global_step|iter|checkpoint)[-_]?(?P<step>\d{1,15})(?P<after>|[-_].*)\Z")
 """Branches or tags that are one step each: `step1000`, `stage1-step1000-tokens5B`, `global_step1000`."""
 
 TOKENS_IN_REVISION = re.compile(r"tokens?[-_]?(\d+(?:\.\d+)?)([KMBT]?)(?:$|[-_])", re.IGNORECASE)
 
-PATH_PIECE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}$")
+PATH_PIECE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}\Z")
 
 DATA_ENDINGS = (".safetensors", ".json", ".jsonl", ".parquet", ".yaml", ".txt", ".md", ".png", ".model")
 """Files that are data: nothing in them is ever run. Anything else is not written to disk."""
@@ -99,7 +99,7 @@ def tokens_of_revision(revision: str) -> int | None:
     return int(float(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}[found[2].upper()])
 
 
-def check_paths(paths: list[str], source: str) -> list[str]:
+def check_paths(paths: list[str], source: str, endings: tuple[str, ...] = DATA_ENDINGS) -> list[str]:
     """`paths`, if each is relative, plain and data, and no two are one on a file system that ignores case."""
     seen: dict[str, str] = {}
     for path in paths:
@@ -108,8 +108,8 @@ def check_paths(paths: list[str], source: str) -> list[str]:
             raise PicoError(
                 f"{source} names a file that may not be written: {path!r}", "only plain names below the folder are taken"
             )
-        if PurePosixPath(path).suffix not in DATA_ENDINGS:
-            raise PicoError(f"{source} lists {path!r}, which is not data", f"taken are {', '.join(DATA_ENDINGS)}")
+        if PurePosixPath(path).suffix not in endings:
+            raise PicoError(f"{source} lists {path!r}, which is not data", f"taken are {', '.join(endings)}")
         folded = path.casefold()
         if folded in seen:
             raise PicoError(f"{source}: {seen[folded]!r} and {path!r} are one file where case is ignored")

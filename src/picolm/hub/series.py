@@ -47,6 +47,8 @@ class Index:
     """Ascending by step; the last one is the step of this commit."""
     files: dict[str, FileHash] = field(default_factory=dict)
     """Every file of the checkpoint in this commit."""
+    every_checkpoint: bool = True
+    """Whether the series holds each checkpoint of the run, so that each one's parent is the one before it."""
 
     def to_bytes(self) -> bytes:
         """As stored: the same index always gives the same bytes."""
@@ -77,7 +79,7 @@ def parse_index(content: bytes, source: str) -> Index:
             raise ValueError(f"its format is not {FORMAT}")
         files = {str(path): FileHash(**_checked(record, FILE_TYPES)) for path, record in read["files"].items()}
         series = tuple(Published(**_checked(row, ROW_TYPES)) for row in read["series"])
-        index = Index(str(read["run"]), series, files)
+        index = Index(str(read["run"]), series, files, read["every_checkpoint"] is True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PicoError(f"{source}: {INDEX_NAME} is damaged: {str(error)[:200]}") from error
     check_paths(list(index.files), f"{source}: {INDEX_NAME}")

@@ -84,7 +84,7 @@ class Uploader:
                 f"{self._repo_id}@{self._name} ends at step {branch.series[-1].step}; step {entry.step} cannot be put before it",
                 "a published series only grows: publish the run under another name to have more steps",
             )
-        content = content_of_step(self._run, entry.step, branch.series, self._destination.parts, self._repo_id)
+        content = content_of_step(self._run, entry.step, branch.series, self._destination)
         head = self._commit(branch, content.files, title_of(entry.step), _trailer(self._run.name, content.row))
         self._tag(content.row.tag, head)
         self._outbox.mark_published(entry.step, content.row.manifest, head)
@@ -262,7 +262,7 @@ def plan_sync(outbox: Outbox, destination: Destination, steps: list[int] | None 
     files: dict[str, int] = {}
     if chosen:
         before = tuple(published_row(run, step, read_manifest(run.checkpoint(step))) for step in known if known[step])
-        content = content_of_step(run, chosen[0], before, destination.parts, destination.repo_id)
+        content = content_of_step(run, chosen[0], before, destination)
         refuse_secrets(content.files)
         files = {name: len(part) if isinstance(part, bytes) else part.stat().st_size for name, part in content.files.items()}
     manifests = [read_manifest(run.checkpoint(step)) for step in chosen]
