@@ -177,8 +177,8 @@ class Named(Settings):
 @functools.cache
 def options_model(thing: Callable[..., Any]) -> type[Settings]:
     """The keyword-only parameters of a function or class as a settings model."""
-    target = thing.__init__ if inspect.isclass(thing) else thing
-    hints = get_type_hints(target, include_extras=True)
+    target: Any = thing.__init__ if inspect.isclass(thing) else thing
+    hints = _keyword_only_hints(target)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(thing).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -186,6 +186,19 @@ def options_model(thing: Callable[..., Any]) -> type[Settings]:
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
     return pydantic.create_model(f"{getattr(thing, '__name__', 'thing')}_options", __base__=Settings, **fields)
+
+
+def _keyword_only_hints(target: Any) -> dict[str, Any]:
+    """Types of the keyword-only parameters alone: others may be annotated with names that only a type checker sees."""
+    parameters = inspect.signature(target).parameters.values()
+    wanted = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def bearer() -> None:
+        """Carries the annotations."""
+
+    annotations = getattr(target, "__annotations__", {})
+    bearer.__annotations__ = {name: annotation for name, annotation in annotations.items() if name in wanted}
+    return get_type_hints(bearer, globalns=getattr(target, "__globals__", {}), include_extras=True)
 
 
 def checked_options(thing: Callable[..., Any], options: dict[str, Any], source: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -28,8 +29,12 @@ from picolm.train.run import Parts, Progress
 from picolm.train.saver import BackgroundSaver
 from picolm.train.state import TrainingState, copy_generators, copy_state, write_state
 
-Evaluator = Callable[[int, int], None]
-"""Called with (step, tokens) before a scheduled checkpoint is sealed: scores the live model and writes the scores."""
+
+class Evaluator(Protocol):
+    """Scores the live model where that is due, and writes the scores; leaves the training as it was."""
+
+    def __call__(self, step: int, tokens: int, *, is_checkpoint: bool) -> None:
+        """`step` updates are made, on `tokens` tokens."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,8 @@ class Checkpointer:
         step = step_batch.step
         due, self._measuring = self.is_due(step), self._online is not None and self._online.is_due(step)
         state = self._copy_state(step) if due else None
-        if due:
-            with torch.random.fork_rng():
-                self._evaluator(step, self._progress.tokens)
+        with torch.random.fork_rng():
+            self._evaluator(step, self._progress.tokens, is_checkpoint=due)
         self._watch(step_batch, due)
         if state is not None:
             self._pending = PendingCheckpoint(self._copy_model(), state)

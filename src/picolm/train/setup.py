@@ -27,9 +27,9 @@ from picolm.records import trainlog
 from picolm.records.manifest import manifest_hash, verify
 from picolm.records.rundir import CheckpointFolder, RunDirectory
 from picolm.train import identity
-from picolm.train.checkpoint import Checkpointer, Evaluator
+from picolm.train.checkpoint import Checkpointer
 from picolm.train.config import RunConfig
-from picolm.train.evaluation import prepare_evaluator
+from picolm.train.evaluation import Evaluator, prepare_evaluator
 from picolm.train.fork import Fork, check_fork
 from picolm.train.methods.contract import METHODS, TrainingMethod
 from picolm.train.observation import ValBatch

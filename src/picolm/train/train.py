@@ -63,6 +63,8 @@ def _run(training: Training, observer: Observer, may_write: Callable[[], None]) 
             checkpointer.close()
         if complete:
             publication.finish()
+            for sentence in filter(None, [training.evaluator.report()]):
+                observer.say(sentence)
     return Outcome(training.parts.directory.path, progress.step, progress.tokens, complete)
 
 
