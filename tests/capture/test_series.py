@@ -168,3 +168,24 @@ def test_hub_revisions_are_read_from_the_commit_they_stood_for(
     assert values[0].equals(values[1])
     with pytest.raises(PicoError, match="org/tiny@step3 cannot be fetched"):
         capture("org/tiny@step{step}", tmp_path / "third", batch, [3])
+
+
+def test_the_command_captures_prepared_text_and_says_what_is_odd(
+    llama_series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from typer.testing import CliRunner
+
+    from picolm.cli.main import app
+    from picolm.data.prepare import PrepareSettings, prepare
+    from picolm.data.tokenizer import train_tokenizer
+
+    words = [f"{first}{second}" for first in "abcd" for second in "efgh"]
+    texts = [" ".join(words[(row * 7 + place * 3) % 16] for place in range(9)) for row in range(200)]
+    (tmp_path / "text.txt").write_text("\n".join(texts))
+    tokenizer = train_tokenizer(iter(texts), tmp_path / "tokenizer", vocab_size=270)
+    prepare([str(tmp_path / "text.txt")], tokenizer=tokenizer, out=tmp_path / "data", settings=PrepareSettings(max_seq_len=12))
+    arguments = ["capture", f"{llama_series}/step{{step}}", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(app, arguments)
+    assert "vocabulary is 96" in str(refused.exception)
+    with pytest.raises(PicoError, match="--steps = '2,1': the steps do not ascend"):
+        app([*arguments, "--steps", "2,1"], standalone_mode=False)

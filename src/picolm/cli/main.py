@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from picolm.cli import analyze, capture, data, demo, evaluate, export, plan, report, runs, show, train
+from picolm.cli import analyze, capture, data, demo, evaluate, export, hub, plan, report, runs, show, train
 
 app = typer.Typer(
     name="pico",
@@ -50,6 +50,7 @@ app.command(rich_help_panel=LOOK)(capture.capture)
 app.command(rich_help_panel=LOOK)(analyze.analyze)
 app.command(rich_help_panel=LOOK)(report.report)
 app.command(rich_help_panel=SHARE)(export.export)
+app.add_typer(hub.app, name="hub", rich_help_panel=SHARE)
 
 
 def main() -> None:
