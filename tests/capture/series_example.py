@@ -14,7 +14,7 @@ from picolm.capture.writer import SnapshotBatch
 
 KINDS = ("gpt_neox", "olmo2", "llama")
 STEPS = (0, 1, 2, 4, 8)
-VOCABULARY, WIDTH, HEADS = 96, 32, 4
+VOCABULARY, WIDTH, HEADS = 288, 32, 4
 
 
 def new_model(kind: str) -> Any:

@@ -18,7 +18,7 @@ from picolm.model.contract import load_model
 from picolm.records.rundir import RunDirectory
 from picolm.records.snapshot import Snapshot, open_snapshot
 
-from .series_example import HEADS, KINDS, WIDTH
+from .series_example import HEADS, KINDS, VOCABULARY, WIDTH
 
 HEAD_WIDTH = WIDTH // HEADS
 
@@ -146,7 +146,9 @@ def test_the_published_form_of_a_pico_decoder_is_captured_too(batch: SnapshotBat
 
     from picolm.model.decoder import DecoderConfig, PicoDecoder
 
-    config = DecoderConfig(d_model=16, n_layers=1, vocab_size=96, max_seq_len=32, attention_n_heads=4, activation_hidden_dim=24)
+    config = DecoderConfig(
+        d_model=16, n_layers=1, vocab_size=VOCABULARY, max_seq_len=32, attention_n_heads=4, activation_hidden_dim=24
+    )
     model = PicoDecoder(config)
     folder = tmp_path / "published" / "step4"
     folder.mkdir(parents=True)
