@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,9 +146,23 @@ def test_a_branch_that_moves_between_reading_and_committing_is_left_alone(online
             online.commit(REPO, "tiny", "meanwhile", {"notes.txt": b"hello"})
 
     online.before = somebody_commits
-    with pytest.raises(PicoError, match=r"412|moved"):
+    with pytest.raises(PicoError, match="has moved: it holds something that is not a published run"):
         sync(run)
     assert titles(online) == ["initial commit", "meanwhile"]
+
+
+def test_two_uploaders_of_one_run_do_not_disturb_each_other(online: HubDouble, run: RunDirectory, sync: SyncRun, tmp_path: Path):
+    twin = RunDirectory(shutil.copytree(run.path, tmp_path / "twin" / "tiny"))
+
+    def the_twin_is_faster(number: int, request: Any) -> None:
+        if "/commit/tiny" in request.path:
+            online.before = lambda number, request: None
+            sync(twin)
+
+    online.before = the_twin_is_faster
+    sync(run)
+    assert titles(online) == PUBLISHED
+    assert [entry.commit for entry in Outbox(run).entries()] == [entry.commit for entry in Outbox(twin).entries()]
 
 
 def test_another_run_of_the_same_name_is_not_continued(online: HubDouble, run: RunDirectory, sync: SyncRun, tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,8 @@ import pytest
 from picolm.base.errors import PicoError
 from picolm.hub import background
 from picolm.hub.outbox import Outbox
+from picolm.hub.survey import find_series
+from picolm.hub.verify import compare_with_run, verify_series
 from picolm.records.rundir import RunDirectory
 from picolm.train.train import run_training
 from tests.hub.conftest import REPO, TOKEN, SyncRun
@@ -91,7 +96,7 @@ def test_uploads_through_a_bad_network_leave_the_run_as_it_is(
 
 
 def test_what_a_training_left_in_the_outbox_is_published_by_a_later_sync(
-    uploader_environment: HubDouble, make_config: ConfigMaker, sync: SyncRun, tmp_path: Path
+    uploader_environment: HubDouble, make_config: ConfigMaker, sync: SyncRun, api: Any, tmp_path: Path
 ):
     hub = uploader_environment
     hub.faults.append(Fault("POST", "/commit/tiny", 503, count=1000))
@@ -102,6 +107,9 @@ def test_what_a_training_left_in_the_outbox_is_published_by_a_later_sync(
     assert [entry.step for entry in Outbox(run).waiting()] == STEPS
     sync(run)
     assert sorted(hub.repos[REPO].tags) == [f"tiny-step-{step}" for step in STEPS]
+    (series,) = find_series(api, REPO, "tiny")
+    assert verify_series(api, series).problems == []
+    assert compare_with_run(series, run) == []
 
 
 def test_a_hub_that_never_answers_takes_no_time_of_the_loop(
@@ -147,3 +155,36 @@ def test_uploads_without_a_repository_are_an_error_before_anything_is_written(ma
     with pytest.raises(PicoError, match=r"checkpointing\.hf_checkpoint\.repo_id is empty"):
         run_training(make_config("tiny", checkpointing={"save_to_hf": True}), Recording())
     assert not (tmp_path / "runs").exists()
+
+
+LOAD = """
+import sys
+from safetensors.torch import load_file
+from torch import equal
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+repo, revision, folder = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(repo, revision=revision)
+local = AutoModelForCausalLM.from_pretrained(folder)
+there, here = model.state_dict(), local.state_dict()
+assert there.keys() == here.keys() and all(equal(there[name], here[name]) for name in here)
+assert AutoTokenizer.from_pretrained(repo, revision=revision).encode("the cat") != []
+print(type(model).__name__)
+"""
+
+
+def test_other_tools_load_a_step_by_its_tag(
+    uploader_environment: HubDouble, make_config: ConfigMaker, sync: SyncRun, tmp_path: Path
+):
+    pytest.importorskip("transformers")
+    run_training(make_config("tiny"), Recording())
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    sync(run)
+    ended = subprocess.run(
+        [sys.executable, "-c", LOAD, REPO, "tiny-step-5", str(run.checkpoint(5))],
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == "LlamaForCausalLM"

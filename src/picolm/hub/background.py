@@ -66,7 +66,8 @@ class Publication:
     def on_sealed(self, step: int) -> None:
         """Queue a checkpoint that was just sealed: a note on disk and a nudge."""
         begun = time.perf_counter()
-        self._outbox.queue(step)
+        with contextlib.suppress(OSError):  # a sealed checkpoint without its note is found and queued by the uploader
+            self._outbox.queue(step)
         self._nudge(b"\n")
         self.training_seconds += time.perf_counter() - begun
 

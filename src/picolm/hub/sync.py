@@ -54,11 +54,10 @@ class Uploader:
     def publish_waiting(self) -> int:
         """Publish everything that waits, in order of steps; how many checkpoints that were."""
         self._outbox.queue_sealed()
-        count = 0
-        while self._outbox.waiting():
-            self._patience.call(f"{self._repo_id}: step {self._outbox.waiting()[0].step}", self._publish_next)
-            count += 1
-        return count
+        before = len(self._outbox.waiting())
+        while waiting := self._outbox.waiting():
+            self._patience.call(f"{self._repo_id}: step {waiting[0].step}", self._publish_next)
+        return before
 
     def publish_results(self) -> bool:
         """Publish scores and log rows that came after the newest checkpoint; whether there were any."""
@@ -85,12 +84,25 @@ class Uploader:
                 "a published series only grows: publish the run under another name to have more steps",
             )
         content = content_of_step(self._run, entry.step, branch.series, self._destination)
-        head = self._commit(branch, content.files, title_of(entry.step), _trailer(self._run.name, content.row))
+        try:
+            head = self._commit(branch, content.files, title_of(entry.step), _trailer(self._run.name, content.row))
+        except Exception as error:
+            if status_of(error) != 412:
+                raise
+            self._branch = self._branch_after(branch, error)
+            return
         self._tag(content.row.tag, head)
         self._outbox.mark_published(entry.step, content.row.manifest, head)
         self._outbox.mark_results(_results_hash(content))
         self._branch = Branch(head, (*branch.series, content.row))
         self._say(f"step {entry.step} is published: {self._repo_id}, revision {content.row.tag}")
+
+    def _branch_after(self, before: Branch, error: Exception) -> Branch:
+        """The branch once it has moved: another uploader of this run is fine; PicoError if it was somebody else."""
+        now = self._read_branch()
+        if now.head == before.head:
+            raise error
+        return now
 
     def _publish_results(self) -> bool:
         branch, self._branch = self._branch or self._read_branch(), None
