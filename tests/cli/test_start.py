@@ -46,3 +46,22 @@ def test_help_takes_at_most_one_and_a_half_times_a_bare_typer_help():
             subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
             seconds[script].append(time.perf_counter() - begun)
     assert min(seconds[ours]) <= 1.5 * min(seconds[bare]), {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def test_the_help_says_of_each_verb_what_its_file_says():
+    from picolm.cli.main import VERBS, load_verb
+
+    for name, verb in VERBS.items():
+        command = load_verb(name)
+        assert " ".join(command.help.split("\n\n")[0].split()) == verb.sentence
+
+
+def test_every_verb_has_a_file_and_every_file_of_a_verb_is_offered():
+    from pathlib import Path
+
+    import picolm.cli
+    from picolm.cli.main import VERBS
+
+    files = {path.stem for path in Path(picolm.cli.__path__[0]).glob("*.py")}
+    shared = {"__init__", "main", "console", "progress", "data_look", "data_share"}
+    assert files - shared == set(VERBS)
