@@ -88,6 +88,14 @@ def test_activations_are_the_outputs_at_the_last_position(make_config: ConfigMak
             assert torch.allclose(snapshot.activations[name], outputs[name][:, -1], atol=1e-6)
 
 
+def test_the_head_has_gradients_but_no_activations_since_its_product_is_part_of_the_loss(make_config: ConfigMaker):
+    dynamics = {"learning_dynamics": {"layer_suffixes": ["attention.v_proj", "de_embedding_proj"]}}
+    run = run_training(make_config(checkpointing=dynamics), Recording()).run
+    snapshot = open_snapshot(run / "checkpoints" / "step_2", 2, "train")
+    assert "de_embedding_proj" in snapshot.gradients
+    assert list(snapshot.activations) == ["layers.0.attention.v_proj", "layers.1.attention.v_proj"]
+
+
 def test_capture_and_evaluation_on_or_off_give_bit_identical_weights(make_config: ConfigMaker, tiny_data: Path):
     score = {"metrics": [{"name": "perplexity", "data": str(tiny_data)}]}
     watched = run_training(make_config("watched", evaluation=score), Recording()).run

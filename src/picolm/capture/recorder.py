@@ -65,7 +65,8 @@ class Recorder:
         finally:
             for handle in handles:
                 handle.remove()
-        self.activations = {name: torch.cat(chunks) for name, chunks in passes.items()}
+        # A module that the pass does not call has none: the output head, whose product is part of the loss.
+        self.activations = {name: torch.cat(chunks) for name, chunks in passes.items() if chunks}
 
     @contextmanager
     def circuits_of(self, model: nn.Module) -> Iterator[CircuitGradients]:
