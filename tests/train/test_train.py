@@ -88,6 +88,20 @@ def test_activations_are_the_outputs_at_the_last_position(make_config: ConfigMak
             assert torch.allclose(snapshot.activations[name], outputs[name][:, -1], atol=1e-6)
 
 
+def test_native_weights_load_as_a_state_dict_and_the_kernel_is_named(make_config: ConfigMaker):
+    import picolm
+
+    observer = Recording()
+    tied = {"formats": ["huggingface", "pytorch"], "steps": [0]}
+    run = run_training(make_config(model={"tied_embeddings": True}, checkpointing=tied), observer).run
+    checkpoint = run / "checkpoints" / "step_8"
+    model = picolm.load_model(checkpoint)
+    native = load_file(checkpoint / "pytorch" / "model.safetensors")
+    assert native.keys() == dict(model.named_parameters()).keys()
+    assert all(torch.equal(native[name], parameter) for name, parameter in model.named_parameters())
+    assert any("attention by" in sentence for sentence in observer.sentences)
+
+
 def test_the_head_has_gradients_but_no_activations_since_its_product_is_part_of_the_loss(make_config: ConfigMaker):
     dynamics = {"learning_dynamics": {"layer_suffixes": ["attention.v_proj", "de_embedding_proj"]}}
     run = run_training(make_config(checkpointing=dynamics), Recording()).run

@@ -201,7 +201,8 @@ class Checkpointer:
         save_model(model, checkpoint.path, tokenizer_file=self._tokenizer_file)
         if "pytorch" in self._parts.config.checkpointing.formats:
             checkpoint.native_weights.parent.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, checkpoint.native_weights)
+            own = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}  # tied ones once
+            save_file(own, checkpoint.native_weights)
 
     def _write_snapshot(
         self, folder: Path, recorder: Recorder, split: str, state: TrainingState, batch: SnapshotBatch, applied: bool

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from picolm.model.kernel import attention_kernel
+from picolm.model.precision import cpu_multiplies_bfloat16
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
 from picolm.train.failures import explained
@@ -17,7 +19,7 @@ from picolm.train.fork import Fork
 from picolm.train.lock import RunLock
 from picolm.train.loop import train
 from picolm.train.publication import publishing
-from picolm.train.run import Observer, Silence
+from picolm.train.run import Observer, Parts, Silence
 from picolm.train.setup import Training, begin_or_continue, build_training
 from picolm.train.stop import stop_on_signals
 from picolm.train.trackers import tracked
@@ -56,6 +58,7 @@ def _run(training: Training, observer: Observer, may_write: Callable[[], None]) 
         publishing(training.parts, training.destination, observer.say) as publication,
     ):
         progress, checkpointer = begin_or_continue(training, may_write, publication.on_sealed, observer.say)
+        observer.say(describe_arithmetic(training.parts))
         observer.advance(progress.step)
         try:
             complete = train(training.parts, progress, checkpointer, observer, stop)
@@ -77,3 +80,13 @@ def default_dtype_of(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def describe_arithmetic(parts: Parts) -> str:
+    """What the forward and backward pass runs on: device, precision, attention kernel, compiled or not."""
+    precision, device = parts.config.training.fabric.precision, parts.fabric.device
+    dtype = {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
+    kernel = attention_kernel(parts.model, tokens=parts.loader.row_length - 1, device=device, dtype=dtype)
+    emulated = device.type == "cpu" and dtype == torch.bfloat16 and not cpu_multiplies_bfloat16()
+    note = " (in float32: this processor would only emulate bfloat16)" if emulated else ""
+    return f"on {device.type}, {precision}{note}, attention by {kernel}{', compiled' if parts.compiled else ''}"
