@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from picolm.hub.outbox import Destination, Outbox
 
 app = typer.Typer(
-    help="Publish runs on the Hugging Face Hub, take them back, and prove a published series.", no_args_is_help=True
+    add_completion=False,
+    help="Publish runs on the Hugging Face Hub, take them back, and prove a published series.",
+    no_args_is_help=True,
 )
 
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help="Repository of the Hub, with branch or tag.")]
