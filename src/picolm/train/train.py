@@ -19,8 +19,9 @@ from picolm.train.fork import Fork
 from picolm.train.lock import RunLock
 from picolm.train.loop import train
 from picolm.train.publication import publishing
+from picolm.train.resume import begin_or_continue
 from picolm.train.run import Observer, Parts, Silence
-from picolm.train.setup import Training, begin_or_continue, build_training
+from picolm.train.setup import Training, build_training
 from picolm.train.stop import stop_on_signals
 from picolm.train.trackers import tracked
 
