@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,14 @@ class MountBreaks(Recording):
 
     def advance(self, step: int) -> None:
         if step == 2:
-            subprocess.run([*self.command, str(self.folder)], check=True)
+            self._break()
+
+    def _break(self) -> None:
+        """A mount is busy while the writer's thread holds a file open, so this may take a few tries."""
+        deadline = time.monotonic() + 30
+        while subprocess.run([*self.command, str(self.folder)], capture_output=True, check=False).returncode != 0:
+            assert time.monotonic() < deadline, f"{self.command} does not succeed"
+            time.sleep(0.01)
 
 
 def test_a_disk_that_turns_read_only_ends_the_run_with_a_sentence(
