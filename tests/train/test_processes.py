@@ -91,7 +91,7 @@ def test_a_run_continues_on_another_number_of_processes_with_the_same_rows(
 
 
 def test_killing_one_process_ends_the_run_and_the_same_command_resumes(tiny_data: Path, tmp_path: Path):
-    config = write_config(tmp_path, tiny_data, "two", training={"max_steps": 4000}, checkpointing={"steps": [0, 1, 2]})
+    config = write_config(tmp_path, tiny_data, "two", training={"max_steps": 800}, checkpointing={"steps": [0, 1, 2]})
     command = [*PICO, "train", str(config), "--set", "training.fabric.num_devices=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -108,7 +108,7 @@ def test_killing_one_process_ends_the_run_and_the_same_command_resumes(tiny_data
         config,
         "training.fabric.num_devices=2",
         "checkpointing.steps=[0,1,2,4]",
-        "training.max_steps=4000",
+        "training.max_steps=800",
         "monitoring.logging.log_every_n_steps=1000",
     )
     assert result.returncode == 0, result.stderr[-2000:]

@@ -109,7 +109,7 @@ class TrainingConfig(Settings):
     max_skipped_updates: Annotated[NonNegativeInt, OPERATIONAL] = 10
     """Updates that may be skipped because loss or gradient is not finite, before the run ends with an error."""
     deterministic: Annotated[bool, OPERATIONAL] = False
-    """Use only deterministic kernels; on CUDA needed for bit-identical repeats, and slower."""
+    """Use only deterministic kernels, which are slower. Bit-identical repeats need it on CUDA, and on a CPU if compiled."""
     online_analysis: OnlineAnalysisConfig = OnlineAnalysisConfig()
 
 

@@ -104,9 +104,8 @@ class StepObservation:
         share_BT = whole_BT.tensor_split(parts.fabric.world_size)[parts.fabric.global_rank].to(parts.fabric.device)
         batch = StepBatch(0, torch.split(share_BT, self._val.micro_batch_sequences), whole_BT.numel() - len(whole_BT))
         parts.fabric_model.eval()
-        if parts.compiled:
-            self._observe_uncompiled(recorder, batch)
-        with nullcontext() if parts.compiled else _inside(recorder, parts):
+        # Uncompiled: batches of another size would leave kernels behind that the training step then takes instead of its own.
+        with torch.compiler.set_stance("force_eager"), _inside(recorder, parts):
             Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
         parts.fabric_model.train()
         recorder.copy_gradients(parts.plain_tensors)
