@@ -66,7 +66,7 @@ def test_a_corrupt_download_of_the_right_size_is_fetched_again(
     online.faults.append(Fault("GET", "/blob/", "corrupt"))
     back = RunDirectory(pull(api, tmp_path / "back"))
     for step in run.steps():
-        verify(back.checkpoint(step))
+        assert verify(back.checkpoint(step)).step == step
 
 
 def test_a_file_that_stays_corrupt_is_refused_and_leaves_nothing(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -97,8 +96,7 @@ class Checkpointer:
         step = step_batch.step
         due, self._measuring = self.is_due(step), self._online is not None and self._online.is_due(step)
         state = self._copy_state(step) if due else None
-        with torch.random.fork_rng():
-            self._evaluator(step, self._progress.tokens, is_checkpoint=due)
+        self._evaluator(step, self._progress.tokens, is_checkpoint=due)
         self._watch(step_batch, due)
         if state is not None:
             self._pending = PendingCheckpoint(self._copy_model(), state)

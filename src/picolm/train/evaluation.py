@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
+
 from picolm.data.contract import TokenSource
 from picolm.data.tokenizer import load_tokenizer
 from picolm.evaluate.contract import NamedEvaluation, build_evaluations, check_evaluations
@@ -36,7 +38,8 @@ class Evaluator:
         if not self._live.is_turn(step, is_checkpoint=is_checkpoint):
             return
         begun, seconds = time.perf_counter(), self.training_seconds
-        self._live.at(step, tokens, self._parts.model, is_checkpoint=is_checkpoint, training_seconds=seconds)
+        with torch.random.fork_rng():
+            self._live.at(step, tokens, self._parts.model, is_checkpoint=is_checkpoint, training_seconds=seconds)
         self._evaluating_seconds += time.perf_counter() - begun
 
     def report(self) -> str:
