@@ -1,0 +1,1 @@
+"""Studies: a hypothesis declared beforehand, variants x seeds, comparison, verdict."""
