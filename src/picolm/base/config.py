@@ -51,6 +51,11 @@ class Settings(pydantic.BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
+def kind_of(value: Any) -> str:
+    """The `kind` of a thing of several kinds, for `pydantic.Discriminator`; empty if it says none."""
+    return str(value.get("kind", "") if isinstance(value, dict) else getattr(value, "kind", ""))
+
+
 def _leaf_types(annotation: Any) -> Iterator[Any]:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
@@ -171,16 +176,25 @@ def _explain(model: type[Settings], error: pydantic.ValidationError, source: str
     problems = error.errors(include_url=False)
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
-    location = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-    key = ".".join(str(part) for part in location)
+    place = _place(model, [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))])
+    key = ".".join(place.keys)
     if problem["type"] == "extra_forbidden":
-        return PicoError(f"{source}: {key} is not a setting", _key_hint(model, location))
+        return PicoError(f"{source}: {key} is not a setting", _key_hint(model, place.keys, _fields_of(place.parents)))
+    if problem["type"] == "union_tag_invalid":
+        return _explain_kind(problem["ctx"], key, source)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
-        return PicoError(f"{source}: {key} must be given", _field_hint(model, location))
+        return PicoError(f"{source}: {key} must be given", place.hint)
     where = f"{source}: {key} = {_shown(problem['input'])}: " if key else f"{source}: "
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return PicoError(where + message + more, _field_hint(model, location))
+    return PicoError(where + message + more, place.hint)
+
+
+def _explain_kind(context: dict[str, Any], key: str, source: str) -> PicoError:
+    kind = str(context["tag"])
+    kinds = [text.strip().strip("'") for text in str(context["expected_tags"]).split(",")]
+    message = f"{source}: {key}.kind = '{kind}' is not a kind" if kind else f"{source}: {key}.kind must be given"
+    return PicoError(message, suggestion(kind, kinds))
 
 
 def _shown(value: Any) -> str:
@@ -188,9 +202,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _key_hint(model: type[Settings], location: Sequence[Any]) -> str:
-    *parents, wrong = [str(part) for part in location]
-    siblings = set(_fields_at(model, parents))
+def _key_hint(model: type[Settings], keys: Sequence[str], siblings: dict[str, FieldInfo]) -> str:
+    *parents, wrong = keys
     close = nearest(wrong, siblings)
     if close is not None:
         return f"did you mean `{'.'.join([*parents, close])}`?"
@@ -201,22 +214,54 @@ def _key_hint(model: type[Settings], location: Sequence[Any]) -> str:
     return suggestion(wrong, siblings)
 
 
-def _field_hint(model: type[Settings], location: Sequence[Any]) -> str:
-    path = ".".join(str(part) for part in location)
-    for name, field in walk_fields(model):
-        if name == path and field.description:
-            return " ".join(field.description.split())
-    return ""
+class _Place(typing.NamedTuple):
+    """Where in a model an error is: the keys a person wrote, the types around the last of them, and its help text."""
+
+    keys: list[str]
+    parents: list[Any]
+    hint: str
 
 
-def _fields_at(model: type[Settings], parents: Sequence[str]) -> dict[str, FieldInfo]:
-    for parent in parents:
-        field = model.model_fields.get(parent)
-        section = None if field is None else _section_of(field)
-        if section is None:
-            return {}
-        model = section
-    return dict(model.model_fields)
+def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
+    """Follow pydantic's location through sections, mappings, lists and things of several kinds, whose kind is not a key."""
+    keys: list[str] = []
+    types_here: list[Any] = [model]
+    parents: list[Any] = [model]
+    hint = ""
+    for part in location:
+        of_kind = [kind for kind in types_here if len(types_here) > 1 and str(part) in _kinds_named(kind)]
+        if of_kind:
+            types_here = of_kind
+            continue
+        field = _fields_of(types_here).get(str(part))
+        hint = " ".join((field.description or "").split()) if field is not None else hint
+        parents = types_here
+        types_here = list(_leaf_types(field.annotation)) if field is not None else _elements(types_here)
+        keys.append(str(part))
+    return _Place(keys, parents, hint)
+
+
+def _kinds_named(kind: Any) -> tuple[Any, ...]:
+    """The values that the field `kind` of a settings model takes."""
+    field = kind.model_fields.get("kind") if isinstance(kind, type) and issubclass(kind, Settings) else None
+    return () if field is None else typing.get_args(field.annotation)
+
+
+def _elements(kinds: Sequence[Any]) -> list[Any]:
+    """The types of the values of mappings and lists among `kinds`."""
+    found: list[Any] = []
+    for kind in kinds:
+        arguments = typing.get_args(kind)
+        if typing.get_origin(kind) is dict:
+            found += _leaf_types(arguments[1])
+        elif typing.get_origin(kind) in (tuple, list):
+            found += _leaf_types(arguments[0])
+    return found
+
+
+def _fields_of(kinds: Sequence[Any]) -> dict[str, FieldInfo]:
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings)]
+    return {name: field for section in sections for name, field in section.model_fields.items()}
 
 
 def _section_of(field: FieldInfo) -> type[Settings] | None:
