@@ -46,6 +46,8 @@ def work(contender: str, cell: Cell, threads: int) -> None:
     """Build and warm up, say so, then time one step for every line on stdin; last, the peak memory."""
     import torch
 
+    from picolm.model.precision import cpu_multiplies_bfloat16
+
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     rows_BT = torch.randint(0, VOCABULARY, (cell.tokens // cell.length, cell.length + 1))
@@ -54,10 +56,13 @@ def work(contender: str, cell: Cell, threads: int) -> None:
     if cell.compiled:
         loss_of = torch.compile(loss_of)
 
+    # as `pico train` does it: no autocast where it would only emulate (a compiled backward is traced under it)
+    autocast = cell.precision == "bf16" and (contender != "ours" or cpu_multiplies_bfloat16())
+
     def step() -> tuple[float, float]:
         started, busy = time.perf_counter(), time.process_time()
         model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=cell.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = loss_of(tokens_BT, labels_BT)
         (loss / cell.tokens).backward()
         return time.perf_counter() - started, time.process_time() - busy

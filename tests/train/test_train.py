@@ -252,3 +252,16 @@ def test_all_names_that_cannot_be_reached_are_in_one_message(make_config: Config
     changes = {"data": {"dataset": {"name": "a/b"}}, "checkpointing": {"learning_dynamics": {"eval_data": "c/d"}}}
     with pytest.raises(PicoError, match=r"(?s)data\.dataset\.name = 'a/b'.*eval_data = 'c/d'.*--set"):
         run_training(make_config(**changes), Recording())
+
+
+def test_bfloat16_that_the_processor_would_only_emulate_trains_as_float32_compiled_too(make_config: ConfigMaker):
+    """A compiled backward pass is traced under autocast, so switching it off inside the model would not be enough."""
+    from picolm.model.precision import cpu_multiplies_bfloat16
+
+    if cpu_multiplies_bfloat16():
+        pytest.skip("this processor multiplies bfloat16: nothing is emulated")
+    runs = {}
+    for precision in ("32-true", "bf16-mixed"):
+        changes = {"training": {"compile": True, "deterministic": True, "max_steps": 2, "fabric": {"precision": precision}}}
+        runs[precision] = run_training(make_config(precision, **changes), Recording()).run
+    assert all_equal(weights(runs["32-true"], 2), weights(runs["bf16-mixed"], 2))

@@ -72,6 +72,9 @@ class OptimizationConfig(Settings):
     """Largest norm of the gradient over all parameters; larger ones are scaled down. Null: no clipping."""
 
 
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
+
+
 class FabricConfig(Settings):
     """`training.fabric`: devices and precision."""
 
@@ -79,7 +82,7 @@ class FabricConfig(Settings):
     """Machines the run spreads over."""
     num_devices: Annotated[PositiveInt, OPERATIONAL] = 1
     """Devices per machine."""
-    precision: Literal["32-true", "bf16-mixed", "64-true"] = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
     """Arithmetic of the forward and backward pass; the weights stay in 32 bits."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps", "gpu"], OPERATIONAL] = "auto"
     """Kind of device; `auto` takes a GPU if there is one."""

@@ -19,10 +19,11 @@ from picolm.data.loader import BatchLoader, build_loader
 from picolm.data.tokenizer import load_tokenizer
 from picolm.hub.outbox import Destination
 from picolm.model.contract import LanguageModel, build_model
+from picolm.model.precision import cpu_multiplies_bfloat16
 from picolm.optim.contract import OPTIMIZERS, build_schedule, optimizer_options
 from picolm.records.rundir import RunDirectory
 from picolm.train import identity
-from picolm.train.config import RunConfig
+from picolm.train.config import Precision, RunConfig
 from picolm.train.evaluation import Evaluator, prepare_evaluator
 from picolm.train.fork import Fork, check_fork
 from picolm.train.inputs import all_problems, open_checked_data, open_val_rows
@@ -100,12 +101,21 @@ def build_fabric(config: RunConfig[Any]) -> Fabric:
         accelerator=asked.accelerator,
         devices=asked.num_devices,
         num_nodes=asked.num_nodes,
-        precision=asked.precision,
+        precision=_effective_precision(asked.precision, asked.accelerator),
         strategy="ddp" if several else "auto",
     )
     if several:
         fabric.launch()
     return fabric
+
+
+def _effective_precision(asked: Precision, accelerator: str) -> Precision:
+    """The precision as asked, but float32 for a bfloat16 that the processor would only emulate.
+
+    The model switches autocast off by itself there; a compiled backward pass would still be traced under it.
+    """
+    on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return "32-true" if asked == "bf16-mixed" and on_cpu and not cpu_multiplies_bfloat16() else asked
 
 
 def _smaller_fabric_hint(config: RunConfig[Any]) -> str:
