@@ -103,7 +103,7 @@ class Run:
             shown = ", ".join(str(known) for known in steps) or "none"
             raise PicoError(f"{self.path} has no checkpoint of step {step}", f"steps: {shown}")
         folder = self.directory.checkpoint(step)
-        return Checkpoint(folder, manifest.verify(folder))
+        return Checkpoint(folder, manifest.verify(folder, partial=True))
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

@@ -6,15 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from typer.testing import CliRunner, Result
 
 from picolm.base.errors import PicoError
+from picolm.cli.analyze import analyze
 from picolm.cli.hub import app
 from picolm.records.manifest import verify
 from picolm.records.rundir import RunDirectory
-from tests.hub.conftest import REPO
+from picolm.records.table import read_rows
+from picolm.train.train import run_training
+from tests.hub.conftest import REPO, SyncRun
 from tests.hub.double import HubDouble
+from tests.train.conftest import ConfigMaker
+from tests.train.recording import Recording
 
 
 @pytest.fixture
@@ -99,3 +105,57 @@ def test_without_a_token_the_queue_is_kept(pico, online: HubDouble, run: RunDire
     with pytest.raises(PicoError, match="no Hub token"):
         pico("push", run.path, "--to", REPO, "--yes")
     assert run.outbox_destination.is_file()
+
+
+ANALYSIS = """
+analysis_name: published
+metrics: [{name: norm, norm_type: frobenius}]
+components: [{name: simple, data_type: [%s], layer_suffixes: [attention.v_proj]}]
+"""
+
+
+@pytest.fixture
+def published(pico, sync: SyncRun, make_config: ConfigMaker, tmp_path: Path) -> RunDirectory:
+    """A run of five checkpoints that was really trained, on the Hub."""
+    run_training(make_config("tiny"), Recording())
+    trained = RunDirectory(tmp_path / "runs" / "tiny")
+    sync(trained)
+    return trained
+
+
+def values(rows: pandas.DataFrame) -> list[tuple[Any, ...]]:
+    return sorted(rows[["step", "layer", "value"]].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("data_type", ["weights", "activations"])
+def test_analyze_pulls_what_it_reads_of_a_published_run_and_no_more(
+    published: RunDirectory, online: HubDouble, tmp_path: Path, data_type: str
+):
+    (tmp_path / "wanted.yaml").write_text(ANALYSIS % data_type + "steps: [1, 5]\n")
+    analyze(f"{REPO}@tiny", str(tmp_path / "wanted.yaml"), out=tmp_path / "back")
+    back = RunDirectory(tmp_path / "back")
+    assert back.steps() == [1, 5]
+    for step in back.steps():
+        folder = back.checkpoint(step)
+        assert (folder / "model.safetensors").exists() is (data_type == "weights")
+        assert (folder / "learning_dynamics").exists() is (data_type == "activations")
+        assert not (folder / "training_state").exists()
+    analyze(str(published.path), str(tmp_path / "wanted.yaml"))
+    assert values(read_rows(back.analysis("published"))) == values(read_rows(published.analysis("published")))
+
+
+def test_analyze_of_a_tag_is_of_its_step(published: RunDirectory, tmp_path: Path):
+    (tmp_path / "wanted.yaml").write_text(ANALYSIS % "weights")
+    analyze(f"{REPO}@tiny-step-2", str(tmp_path / "wanted.yaml"), out=tmp_path / "back")
+    assert set(read_rows(RunDirectory(tmp_path / "back").analysis("published"))["step"]) == {2}
+    with pytest.raises(PicoError, match="is for what is pulled"):
+        analyze(str(published.path), str(tmp_path / "wanted.yaml"), out=tmp_path / "back")
+
+
+def test_an_analysis_of_a_series_of_plain_folders_is_sent_to_capture(pico, online: HubDouble, tmp_path: Path):
+    (tmp_path / "wanted.yaml").write_text(ANALYSIS % "weights")
+    online.create("lab/pythia", private=False)
+    online.commit("lab/pythia", "step10", "add", {"model.safetensors": b"w", "config.json": b"{}"})
+    with pytest.raises(PicoError, match="plain model folders") as caught:
+        analyze("lab/pythia@step10", str(tmp_path / "wanted.yaml"))
+    assert "pico capture" in caught.value.hint

@@ -16,7 +16,9 @@ from picolm.hub.pull import Puller, Wanted
 from picolm.hub.survey import find_series, one_series
 from picolm.records.legacy import LegacyRun
 from picolm.records.manifest import verify
+from picolm.records.pulled import read_pulled
 from picolm.records.rundir import RunDirectory
+from picolm.report.inventory import find_run_damage
 from tests.hub.conftest import REPO, SyncRun
 from tests.hub.double import Blob, Fault, HubDouble
 
@@ -49,6 +51,88 @@ def test_only_what_is_asked_for_is_fetched(online: HubDouble, api: Any, run: Run
     assert other.steps() == [20]
     assert not (other.checkpoint(20) / "model.safetensors").exists()
     assert (other.checkpoint(20) / "config.json").is_file()
+
+
+def test_what_was_not_pulled_is_known_and_is_no_damage(
+    online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path
+):
+    sync(run)
+    back = RunDirectory(pull(api, tmp_path / "back", steps=(10,), parts=("learning_dynamics",)))
+    assert find_run_damage(back) == {10: []}
+    pulled = read_pulled(back.checkpoint(10))
+    assert set(pulled.absent) == {"model.safetensors", "training_state/optimizer.safetensors", "training_state/state.json"}
+    verify(back.checkpoint(10), ["learning_dynamics"])
+    with pytest.raises(PicoError, match=r"model\.safetensors was not pulled from somebody/suite@tiny") as caught:
+        verify(back.checkpoint(10))
+    assert "pico hub pull somebody/suite@tiny --steps 10" in caught.value.hint
+    (back.checkpoint(10) / "config.json").unlink()
+    assert find_run_damage(back) == {10: ["config.json is missing"]}
+
+
+def test_a_later_pull_brings_the_rest_and_nothing_twice(
+    online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path
+):
+    sync(run)
+    back = RunDirectory(pull(api, tmp_path / "back", steps=(10,), parts=("learning_dynamics",)))
+    before = len(online.log)
+    pull(api, tmp_path / "back", steps=(10,), parts=("weights",))
+    fetched = [request.path for request in online.log[before:] if request.method == "GET" and "/blob/" in request.path]
+    assert len(fetched) == 1
+    assert find_run_damage(back) == {10: []}
+    assert verify(back.checkpoint(10), ["weights", "learning_dynamics"]).step == 10
+    pull(api, tmp_path / "back", steps=(10,))
+    assert read_pulled(back.checkpoint(10)) is None
+    assert verify(back.checkpoint(10)) == verify(run.checkpoint(10))
+
+
+def test_a_checkpoint_pulled_in_part_is_not_published_as_whole(
+    online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path
+):
+    sync(run)
+    back = RunDirectory(pull(api, tmp_path / "tiny", steps=(10,), parts=("weights",)))
+    (back.checkpoint(10) / "learning_dynamics").mkdir()  # not taken for one that retention removed
+    with pytest.raises(PicoError, match="was not pulled"):
+        sync(back, repo_id="somebody/other")
+
+
+def test_an_interrupted_pull_goes_on_where_it_was(online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path):
+    sync(run)
+    online.faults.append(Fault("GET", "/blob/", 503, skip=4, count=1000))
+    with pytest.raises(PicoError, match="nothing is lost"):
+        pull(api, tmp_path / "back")
+    whole = RunDirectory(tmp_path / "back").steps()
+    assert 0 < len(whole) < 3
+    online.faults.clear()
+    back = RunDirectory(pull(api, tmp_path / "back"))
+    assert [verify(back.checkpoint(step)).step for step in back.steps()] == [0, 10, 20]
+
+
+@pytest.mark.parametrize("size", [0, 7, 1 << 50])
+def test_a_manifest_that_lies_about_a_size_is_refused(
+    online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path, size: int
+):
+    sync(run)
+    tree = online.repos[REPO].resolve("tiny").tree
+    manifest = json.loads(tree["manifest.json"].content)
+    manifest["parts"]["weights"]["model.safetensors"]["bytes"] = size
+    reseal(tree, manifest)
+    with pytest.raises(PicoError, match=r"model\.safetensors has changed"):
+        pull(api, tmp_path / "back", steps=(20,))
+    assert RunDirectory(tmp_path / "back").steps() == []
+
+
+def test_branches_with_hostile_names_are_never_folders(
+    online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path
+):
+    sync(run)
+    repo = online.repos[REPO]
+    index = json.loads(repo.resolve("tiny").tree["index.json"].content) | {"run": "../../outside"}
+    online.commit(REPO, "../../outside", "Checkpoint -- Step 20", {"index.json": json.dumps(index).encode()})
+    with pytest.raises(PicoError):
+        pull(api, tmp_path / "deep" / "back", revision="../../outside")
+    with pytest.raises(PicoError, match="holds 2 series"):
+        pull(api, tmp_path / "deep" / "back")
+    assert not list(tmp_path.glob("outside*"))
 
 
 def test_pulling_again_fetches_only_the_records(online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path):
@@ -125,6 +209,7 @@ HOSTILE = [
     "a\u202etxt.json",
     "-rf.json",
     "CONFIG.json",
+    "pulled.json",
 ]
 
 
@@ -147,10 +232,14 @@ def plant(hub: HubDouble, path: str) -> None:
     tree[path] = planted
     manifest = json.loads(tree["manifest.json"].content)
     manifest["parts"]["training_state"][path] = record
-    tree["manifest.json"] = Blob(json.dumps(manifest).encode(), False)
+    reseal(tree, manifest, {path: record | {"git": planted.oid}})
+
+
+def reseal(tree: dict[str, Blob], manifest: dict[str, Any], more: dict[str, Any] | None = None) -> None:
+    """Another manifest in a commit, with every hash right."""
+    blob = tree["manifest.json"] = Blob(json.dumps(manifest).encode(), False)
     index = json.loads(tree["index.json"].content)
-    index["files"][path] = record | {"git": planted.oid}
-    blob = tree["manifest.json"]
+    index["files"] |= more or {}
     index["files"]["manifest.json"] = {"bytes": len(blob.content), "sha256": blob.sha256, "git": blob.oid}
     index["series"][-1]["manifest"] = blob.sha256
     tree["index.json"] = Blob(json.dumps(index).encode(), False)
@@ -252,6 +341,31 @@ def test_one_branch_per_step_becomes_one_folder_per_step(online: HubDouble, api:
     assert (
         pull(api, tmp_path / "one", "lab/pythia", "step1000").joinpath("step_1000", "model.safetensors").read_bytes() == b"w1000"
     )
+
+
+def test_plain_model_folders_have_no_learning_dynamics_to_pull(online: HubDouble, api: Any, tmp_path: Path):
+    online.create("lab/pythia", private=False)
+    online.commit("lab/pythia", "step10", "add", {"model.safetensors": b"w", "config.json": b"{}"})
+    with pytest.raises(PicoError, match="plain model folders, and no learning_dynamics"):
+        pull(api, tmp_path / "pythia", "lab/pythia", parts=("learning_dynamics",))
+    assert not (tmp_path / "pythia").exists()
+
+
+def test_a_series_of_the_original_trainer_is_pulled_part_by_part(online: HubDouble, api: Any, tmp_path: Path):
+    online.create("lab/decoder", private=False)
+    online.commit("lab/decoder", "tiny", "Saving HF Model -- Step 0", {"model.safetensors": b"w", "config.json": b"{}"})
+    val = {"learning_dynamics/val_weights.pt": b"val"}
+    online.commit("lab/decoder", "tiny", "Saving Learning Dynamics Data (val) -- Step 0", val)
+    out = pull(api, tmp_path / "tiny", "lab/decoder", "tiny", parts=("learning_dynamics",))
+    folder = LegacyRun(out).checkpoint(0)
+    assert (folder.path / "config.json").is_file()
+    assert not folder.weights.exists()
+    pull(api, out, "lab/decoder", "tiny")
+    assert folder.weights.read_bytes() == b"w"
+    folder.weights.write_bytes(b"mine")
+    with pytest.raises(PicoError, match="is not the file that lab/decoder has"):
+        pull(api, out, "lab/decoder", "tiny")
+    assert folder.weights.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("name", ["", "name", "a/b/c", "../b", "a/..", "-x/y", "a/b\n", "a/b.git", "a /b", "a/b\u202e"])

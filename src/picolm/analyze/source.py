@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from picolm.base.errors import PicoError
 from picolm.records.legacy import GRADIENT_NOTE, LegacyRun, is_legacy_run
-from picolm.records.manifest import Manifest, read_manifest, verify
+from picolm.records.manifest import Manifest, file_problems, read_manifest, verify
 from picolm.records.rundir import CheckpointFolder, RunDirectory, open_run_directory
 from picolm.records.snapshot import Snapshot, open_snapshot
 from picolm.records.source import read_source
@@ -147,10 +148,21 @@ def stored_hashes(manifest: Manifest, split: str, data_types: tuple[str, ...]) -
 
 
 def _verify(folder: Path, data_types: tuple[str, ...]) -> None:
-    verify(folder, parts=["weights"] if set(data_types) == {"weights"} else ["weights", "learning_dynamics"])
+    sealed = verify(folder, parts=parts_holding(data_types))
+    layout = CheckpointFolder(Path()).layout.as_posix()
+    record = sealed.parts.get("weights", {}).get(layout)
+    problems = [] if record is None else file_problems(folder, layout, record)
+    if problems:
+        raise PicoError(f"{folder}: {problems[0]}", "restore the file from a copy")
     source = read_source(folder) if "weights" in data_types else None
     if source is not None:
         source.verify()
+
+
+def parts_holding(data_types: Iterable[str]) -> tuple[str, ...]:
+    """Parts of a checkpoint that tensors of these types are read from."""
+    weights = ("weights",) if "weights" in data_types else ()
+    return weights + (("learning_dynamics",) if set(data_types) - {"weights"} else ())
 
 
 def _seed(identity: dict[str, Any]) -> int | None:

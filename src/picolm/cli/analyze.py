@@ -14,13 +14,25 @@ import typer
 if TYPE_CHECKING:
     import pandas
 
+    from picolm.analyze.config import AnalysisConfig
     from picolm.analyze.engine import AnalysisResult, Progress
 
 
 def analyze(
-    run: Annotated[Path, typer.Argument(help="Run folder, such as runs/demo; also one written by the original trainer.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|OWNER/NAME@REVISION",
+            help="Run folder, such as runs/demo; also one written by the original trainer. Or a published run: what the "
+            "analysis reads is pulled first.",
+        ),
+    ],
     analysis: Annotated[str, typer.Argument(help="Analysis file (YAML), or the name of one that comes along: table5.")],
     follow: Annotated[bool, typer.Option("--follow", help="Go on with new checkpoints until the run is finished.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what is pulled. Default: runs/ and the name of the series.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, one object per line.")] = False,
 ) -> None:
     """Apply metrics to components of a run's checkpoints; only what is missing is computed."""
@@ -30,8 +42,8 @@ def analyze(
     from picolm.analyze.source import open_source
     from picolm.cli.console import say, say_next
 
-    source = open_source(run)
-    config = load_analysis(analysis)
+    folder, config = _open_folder(run, load_analysis(analysis), out)
+    source = open_source(folder)
     with _progress_bar() as progress:
         if follow:
             result = _follow(follow_run(source, config, progress=progress))
@@ -45,7 +57,43 @@ def analyze(
         return
     for line in _summary(result):
         typer.echo(line)
-    say_next(f"pico report {run}")
+    say_next(f"pico report {folder}")
+
+
+def _open_folder(run: str, config: AnalysisConfig, out: Path | None) -> tuple[Path, AnalysisConfig]:
+    """The run folder and what to do there; of a published run the folder that what the analysis reads is pulled into."""
+    from picolm.base.errors import PicoError
+
+    if "@" in run and not Path(run).exists():
+        return _pull(run, config, out)
+    if out is not None:
+        raise PicoError("--out is for what is pulled: the rows of an analysis stay with the run", "OWNER/NAME@REVISION is pulled")
+    return Path(run), config
+
+
+def _pull(address: str, config: AnalysisConfig, out: Path | None) -> tuple[Path, AnalysisConfig]:
+    """The same for OWNER/NAME@REVISION; where the revision is one step, that step is analysed."""
+    from picolm.analyze.needs import needs_of
+    from picolm.base.errors import PicoError
+    from picolm.cli.console import say
+    from picolm.hub.pull import Wanted, pull_address
+    from picolm.hub.survey import RemoteSeries
+
+    chosen = [config]
+
+    def choose(series: RemoteSeries, step: int | None) -> Wanted:
+        if series.kind == "revisions":
+            raise PicoError(
+                f"{address} is a series of plain model folders",
+                f"make a run of it first: pico capture '{series.repo_id}@step{{step}}' --data DATA --out DIR",
+            )
+        if step is not None:
+            chosen[0] = config.model_copy(update={"steps": (step,)})
+        needs = needs_of(chosen[0], [each.step for each in series.steps])
+        say(f"{series.repo_id}: {' and '.join(needs.parts).replace('_', ' ')} of steps {', '.join(map(str, needs.steps))}")
+        return Wanted(needs.steps, needs.parts)
+
+    return pull_address(address, out, choose, say)[0], chosen[0]
 
 
 def _follow(results: Iterator[AnalysisResult]) -> AnalysisResult:

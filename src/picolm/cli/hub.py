@@ -142,19 +142,13 @@ def pull(
 ) -> None:
     """Take a published run back, every file checked: of picolm, of the original trainer, or one branch per step."""
     from picolm.cli.console import say, say_next
-    from picolm.hub.client import connect
-    from picolm.hub.patience import Patience
-    from picolm.hub.pull import Puller, Wanted
-    from picolm.hub.survey import find_series, one_series, split_address
+    from picolm.hub.pull import Wanted, pull_address
     from picolm.records.manifest import PARTS
 
-    repo_id, revision = split_address(repository)
-    api, patience = connect(), Patience(attempts=8, before_wait=lambda reason, seconds: say(f"{reason}; trying again"))
-    series, step = one_series(patience.call(repo_id, lambda: find_series(api, repo_id, revision)), repo_id, revision)
-    chosen = _numbers(steps) if steps is not None else None if step is None else (step,)
+    asked = None if steps is None else _numbers(steps)
     parts = PARTS if only is None else _parts(only)
-    place = out or Path("runs", series.name.strip("-_/") or repo_id.split("/")[1])
-    folder = Puller(api, patience, say).pull(series, place, Wanted(chosen, parts))
+    choose = lambda series, step: Wanted(asked if asked or step is None else (step,), parts)  # noqa: E731
+    folder, series = pull_address(repository, out, choose, say)
     typer.echo(str(folder))
     say_next(f"pico show {folder}" if series.kind == "pico" else f"pico hub verify {repository}")
 

@@ -60,16 +60,20 @@ def _verify(path: Path, *, as_json: bool) -> None:
     import json
 
     from picolm.cli.console import say
+    from picolm.records.pulled import read_pulled
     from picolm.records.rundir import open_run_directory
     from picolm.report.inventory import find_run_damage
 
-    checked = find_run_damage(open_run_directory(path))
+    run = open_run_directory(path)
+    checked = find_run_damage(run)
     damaged = [problem for problems in checked.values() for problem in problems]
     if as_json:
         typer.echo(json.dumps({str(step): problems for step, problems in checked.items()}, indent=1, ensure_ascii=False))
     else:
         for step, problems in checked.items():
-            typer.echo(f"step {step}: " + ("; ".join(problems) or "every file is what its manifest says"))
+            pulled = read_pulled(run.checkpoint(step))
+            there = "every file is what its manifest says" + (f"; {pulled.summary}" if pulled is not None else "")
+            typer.echo(f"step {step}: " + ("; ".join(problems) or there))
     if damaged:
         say("restore the named files from a copy, or delete those checkpoints: the run then continues from an earlier one")
         raise typer.Exit(1)

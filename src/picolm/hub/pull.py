@@ -7,21 +7,31 @@ at all; what is there already is not fetched again.
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from picolm.base.errors import PicoError
+from picolm.hub.fetch import Fetcher, staging_beside
 from picolm.hub.names import DATA_ENDINGS, check_paths
 from picolm.hub.patience import Patience
-from picolm.hub.remote import TreeFile, read_index, read_tree
-from picolm.hub.series import INDEX_NAME, FileHash, hash_content
-from picolm.hub.survey import RemoteSeries, RemoteStep
+from picolm.hub.remote import read_index
+from picolm.hub.series import INDEX_NAME, FileHash, Index
+from picolm.hub.survey import RemoteSeries, RemoteStep, find_series, one_series, split_address
 from picolm.records import durable
-from picolm.records.manifest import MANIFEST_NAME, PARTS, find_damage, manifest_hash, part_of, read_manifest
+from picolm.records.manifest import (
+    MANIFEST_NAME,
+    PARTS,
+    FileRecord,
+    Manifest,
+    find_damage,
+    manifest_hash,
+    part_of,
+    read_manifest,
+)
+from picolm.records.pulled import PULLED_NAME, Pulled, read_pulled, write_pulled
 from picolm.records.rundir import RunDirectory, check_run_name
 
 if TYPE_CHECKING:
@@ -56,12 +66,29 @@ class Wanted:
         return [step for step in series.steps if self.steps is None or step.step in self.steps]
 
 
+def pull_address(
+    address: str, out: Path | None, choose: Callable[[RemoteSeries, int | None], Wanted], say: Say
+) -> tuple[Path, RemoteSeries]:
+    """Fetch what `choose` wants of the series at OWNER/NAME[@REVISION], told the series and the step that the revision names.
+
+    Where it is now (`out`, else `runs/` and the name of the series), and the series.
+    """
+    from picolm.hub.client import connect
+
+    repo_id, revision = split_address(address)
+    api, patience = connect(), Patience(attempts=8, before_wait=lambda reason, seconds: say(f"{reason}; trying again"))
+    series, step = one_series(patience.call(repo_id, lambda: find_series(api, repo_id, revision)), repo_id, revision)
+    place = out or Path("runs", series.name.strip("-_/") or repo_id.split("/")[1])
+    return Puller(api, patience, say).pull(series, place, choose(series, step)), series
+
+
 class Puller:
     """Fetches files of one repository into a folder."""
 
     def __init__(self, api: HfApi, patience: Patience, say: Say) -> None:
         self._api = api
         self._patience = patience
+        self._fetcher = Fetcher(api, patience)
         self._say = say
 
     def pull(self, series: RemoteSeries, out: Path, wanted: Wanted) -> Path:
@@ -73,8 +100,13 @@ class Puller:
             self._pull_ours(series, RunDirectory(out), steps, wanted.parts)
         elif series.kind == "original":
             self._pull_original(series, RunDirectory(out), steps, wanted.parts)
-        else:
+        elif "weights" in wanted.parts:
             self._pull_revisions(series, out, steps)
+        else:
+            raise PicoError(
+                f"{series.repo_id} holds plain model folders, and no {', '.join(wanted.parts)}",
+                "pull the weights; `pico capture` takes learning dynamics of them",
+            )
         return out
 
     def _pull_ours(self, series: RemoteSeries, run: RunDirectory, steps: list[RemoteStep], parts: tuple[str, ...]) -> None:
@@ -82,13 +114,16 @@ class Puller:
         check_run_name(series.index.run)
         manifests = {row.step: row.manifest for row in series.index.series}
         self._refuse_other_run(run, manifests)
+        source = f"{series.repo_id}@{series.name}"
         for step in steps:
             folder = run.checkpoint(step.step)
-            if (folder / MANIFEST_NAME).is_file():
+            if not (folder / MANIFEST_NAME).is_file():
+                self._pull_checkpoint(series.repo_id, step, manifests[step.step], folder, parts, source)
+                self._say(f"step {step.step}: every file is what its manifest says")
+            elif self._complete_checkpoint(series.repo_id, step, manifests[step.step], folder, parts):
+                self._say(f"step {step.step}: the rest of it is what its manifest says")
+            else:
                 self._say(f"step {step.step} is here already")
-                continue
-            self._pull_checkpoint(series.repo_id, step, manifests[step.step], folder, parts)
-            self._say(f"step {step.step}: every file is what its manifest says")
         self._pull_files(series.repo_id, series.head, run.path, RUN_FILE, DATA_ENDINGS)
 
     def _refuse_other_run(self, run: RunDirectory, manifests: dict[int, str]) -> None:
@@ -99,7 +134,34 @@ class Puller:
                     f"{run.path} holds another run: its step {step} has another manifest", "choose another folder: --out DIR"
                 )
 
-    def _pull_checkpoint(self, repo_id: str, step: RemoteStep, manifest: str, folder: Path, parts: tuple[str, ...]) -> None:
+    def _pull_checkpoint(
+        self, repo_id: str, step: RemoteStep, manifest: str, folder: Path, parts: tuple[str, ...], source: str
+    ) -> None:
+        index = self._index(repo_id, step, manifest)
+        with durable.new_folder(folder) as fresh, staging_beside(folder) as staging:
+            self._fetcher.fetch(repo_id, step.commit, MANIFEST_NAME, index.files[MANIFEST_NAME], staging, fresh)
+            sealed = self._sealed(repo_id, step, fresh)
+            self._fetch_parts(repo_id, step, sealed, index, parts, staging, fresh)
+            write_pulled(fresh, Pulled(source, _absent(fresh, sealed)))
+            problems = find_damage(fresh, sealed, partial=True)
+            if problems:
+                raise PicoError(f"{repo_id}@{step.revision}: {problems[0]}", "nothing of it was kept")
+
+    def _complete_checkpoint(self, repo_id: str, step: RemoteStep, manifest: str, folder: Path, parts: tuple[str, ...]) -> bool:
+        """Fetch what an earlier pull left out and is wanted now, each file whole or not at all; whether there was any."""
+        pulled = read_pulled(folder)
+        if pulled is None or not any(_is_wanted(name, parts) for name in pulled.absent):
+            return False
+        index = self._index(repo_id, step, manifest)
+        sealed = read_manifest(folder)
+        with staging_beside(folder) as staging:
+            fetched = self._fetch_parts(repo_id, step, sealed, index, parts, staging, folder)
+        durable.flush_tree(folder)
+        write_pulled(folder, Pulled(pulled.source, _absent(folder, sealed)))
+        return fetched > 0
+
+    def _index(self, repo_id: str, step: RemoteStep, manifest: str) -> Index:
+        """The index of a step, if the step is the one that the series names."""
         source = f"{repo_id}@{step.revision}"
         index = self._patience.call(source, lambda: read_index(self._api, repo_id, step.commit))
         if index is None or not index.series or index.series[-1].manifest != manifest:
@@ -107,36 +169,60 @@ class Puller:
         known = index.files.get(MANIFEST_NAME)
         if known is None or known.sha256 != manifest:
             raise PicoError(f"{source}: its {MANIFEST_NAME} is not the one the series names", "nothing of it was kept")
-        with durable.new_folder(folder) as fresh, self._staging(folder) as staging:
-            self._fetch(repo_id, step.commit, MANIFEST_NAME, known, staging, fresh)
-            sealed = read_manifest(fresh)
-            if sealed.step != step.step:
-                raise PicoError(f"{source}: its manifest is of step {sealed.step}", "nothing of it was kept")
-            records = {name: record for files in sealed.parts.values() for name, record in files.items()}
-            for name in check_paths(list(records), source):
-                small = part_of(name) == "weights" and not name.endswith(".safetensors")
-                if name in index.files and (small or part_of(name) in parts):
-                    record = records[name]
-                    self._fetch(repo_id, step.commit, name, FileHash(record.bytes, record.sha256, ""), staging, fresh)
-            chosen = [part for part in sealed.parts if (fresh / part).exists() or (part == "weights" and part in parts)]
-            problems = find_damage(fresh, sealed, chosen)
-            if problems:
-                raise PicoError(f"{source}: {problems[0]}", "nothing of it was kept")
+        return index
+
+    def _sealed(self, repo_id: str, step: RemoteStep, fresh: Path) -> Manifest:
+        """The manifest just fetched, if it is of this step and names nothing that may not be written."""
+        source = f"{repo_id}@{step.revision}"
+        sealed = read_manifest(fresh)
+        if sealed.step != step.step:
+            raise PicoError(f"{source}: its manifest is of step {sealed.step}", "nothing of it was kept")
+        reserved = {MANIFEST_NAME, PULLED_NAME}.intersection(check_paths(list(_records(sealed)), source))
+        if reserved:
+            raise PicoError(f"{source}: its manifest lists {min(reserved)}, which is not a part of a checkpoint")
+        return sealed
+
+    def _fetch_parts(
+        self,
+        repo_id: str,
+        step: RemoteStep,
+        sealed: Manifest,
+        index: Index,
+        parts: tuple[str, ...],
+        staging: Path,
+        target: Path,
+    ) -> int:
+        """Fetch the published files of the parts that are not in the folder yet; how many they were."""
+        wanted = [
+            name
+            for name in _records(sealed)
+            if name in index.files and _is_wanted(name, parts) and not target.joinpath(*name.split("/")).exists()
+        ]
+        for name, record in _records(sealed).items():
+            if name in wanted:
+                self._fetcher.fetch(repo_id, step.commit, name, FileHash(record.bytes, record.sha256, ""), staging, target)
+        return len(wanted)
 
     def _pull_original(self, series: RemoteSeries, run: RunDirectory, steps: list[RemoteStep], parts: tuple[str, ...]) -> None:
         """The layout that the original trainer has on disk; its training state is a pickle and stays where it is."""
         for step in steps:
             folder = run.checkpoint(step.step)
-            if folder.is_dir():
-                self._say(f"step {step.step} is here already")
-                continue
-            with durable.new_folder(folder) as fresh, self._staging(folder) as staging:
+            with self._into(folder) as fresh, staging_beside(folder) as staging:
                 for what, commit in step.saved.items():
-                    tree = self._tree(series.repo_id, commit)
+                    tree = self._fetcher.tree(series.repo_id, commit)
                     names = [name for name in tree if _belongs(name, what, parts)]
-                    self._fetch_tree(series.repo_id, commit, tree, names, staging, fresh, ORIGINAL_ENDINGS)
+                    self._fetcher.fetch_tree(series.repo_id, commit, tree, names, staging, fresh, ORIGINAL_ENDINGS)
             self._say(f"step {step.step}: every file is what the Hub's hashes say")
         self._pull_files(series.repo_id, series.head, run.path, ORIGINAL_RUN_FILE, DATA_ENDINGS)
+
+    @contextmanager
+    def _into(self, folder: Path) -> Iterator[Path]:
+        """The folder itself if it is there, so that what is in it is not fetched again; else a new one that appears whole."""
+        if folder.is_dir():
+            yield folder
+        else:
+            with durable.new_folder(folder) as fresh:
+                yield fresh
 
     def _pull_revisions(self, series: RemoteSeries, out: Path, steps: list[RemoteStep]) -> None:
         """One Hugging Face folder `step_<N>` per step, and `revisions.json` about where they come from."""
@@ -144,80 +230,44 @@ class Puller:
         for step in steps:
             folder = out / f"step_{step.step}"
             if not folder.is_dir():
-                tree = self._tree(series.repo_id, step.commit)
+                tree = self._fetcher.tree(series.repo_id, step.commit)
                 names = [
                     name for name in tree if "/" not in name and PurePosixPath(name).suffix in DATA_ENDINGS and name != INDEX_NAME
                 ]
-                with durable.new_folder(folder) as fresh, self._staging(folder) as staging:
-                    self._fetch_tree(series.repo_id, step.commit, tree, names, staging, fresh, DATA_ENDINGS)
+                with durable.new_folder(folder) as fresh, staging_beside(folder) as staging:
+                    self._fetcher.fetch_tree(series.repo_id, step.commit, tree, names, staging, fresh, DATA_ENDINGS)
             self._say(f"step {step.step}: every file is what the Hub's hashes say")
             origin["steps"][str(step.step)] = {"revision": step.revision, "commit": step.commit}  # type: ignore[index]
         durable.write_json(out / "revisions.json", origin)
 
     def _pull_files(self, repo_id: str, commit: str, out: Path, pattern: re.Pattern[str], endings: tuple[str, ...]) -> None:
         """The run's own records: those of the newest commit replace what is here."""
-        tree = self._tree(repo_id, commit)
+        tree = self._fetcher.tree(repo_id, commit)
         names = [name for name in tree if pattern.match(name)]
         out.mkdir(parents=True, exist_ok=True)
-        with self._staging(out / "records") as staging, self._staging(out / "fetched") as fresh:
-            self._fetch_tree(repo_id, commit, tree, names, staging, fresh, endings)
+        with staging_beside(out / "records") as staging, staging_beside(out / "fetched") as fresh:
+            self._fetcher.fetch_tree(repo_id, commit, tree, names, staging, fresh, endings)
             for name in names:
                 durable.write_bytes(out.joinpath(*name.split("/")), fresh.joinpath(*name.split("/")).read_bytes())
 
-    def _tree(self, repo_id: str, commit: str) -> dict[str, TreeFile]:
-        return self._patience.call(f"{repo_id}: files", lambda: read_tree(self._api, repo_id, commit))
 
-    def _fetch_tree(
-        self,
-        repo_id: str,
-        commit: str,
-        tree: dict[str, TreeFile],
-        names: Iterable[str],
-        staging: Path,
-        fresh: Path,
-        endings: tuple[str, ...],
-    ) -> None:
-        for name in check_paths(list(names), f"{repo_id}@{commit[:12]}", endings):
-            file = tree[name]
-            self._fetch(repo_id, commit, name, FileHash(file.bytes, file.sha256 or "", file.git), staging, fresh)
+def _records(sealed: Manifest) -> dict[str, FileRecord]:
+    """Every file that a manifest lists."""
+    return {name: record for files in sealed.parts.values() for name, record in files.items()}
 
-    def _fetch(self, repo_id: str, commit: str, name: str, expected: FileHash, staging: Path, fresh: Path) -> None:
-        """One file, once its hash is right; a second try passes over every cache."""
-        target = fresh.joinpath(*name.split("/"))
-        if not target.resolve().is_relative_to(fresh.resolve()):
-            raise PicoError(f"{repo_id}: {name!r} leaves its folder")
-        for again in (False, True):
-            download = lambda again=again: self._api.hf_hub_download(  # noqa: E731
-                repo_id, name, revision=commit, local_dir=staging, force_download=again
-            )
-            place = Path(self._patience.call(f"{repo_id}: {name}", download))
-            found = hash_content(place)
-            right = found.sha256 == expected.sha256 if expected.sha256 else found.git == expected.git
-            if right and found.bytes == expected.bytes and not place.is_symlink():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                place.replace(target)
-                return
-        wanted, got = (expected.sha256, found.sha256) if expected.sha256 else (expected.git, found.git)
-        raise PicoError(
-            f"{repo_id}: {name} has changed: its hash is {got[:16]}, not {wanted[:16]}",
-            "it was fetched twice and nothing of it was kept; `pico hub verify` looks at the whole series",
-        )
 
-    @contextmanager
-    def _staging(self, beside: Path) -> Iterator[Path]:
-        """An unfinished folder beside the place where files go, gone at the end."""
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        folder = durable.temporary_sibling(beside)
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+def _is_wanted(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a file belongs to the parts asked for; what says how to read the others always does."""
+    return part_of(name) in parts or (part_of(name) == "weights" and not name.endswith(".safetensors"))
+
+
+def _absent(folder: Path, sealed: Manifest) -> tuple[str, ...]:
+    return tuple(name for name in _records(sealed) if not folder.joinpath(*name.split("/")).exists())
 
 
 def _belongs(name: str, what: str, parts: tuple[str, ...]) -> bool:
     """Whether a file of a commit of the original trainer is what its title says was saved, and is wanted."""
     if what == "HF Model":
-        return "weights" in parts and ORIGINAL_MODEL_FILE.match(name) is not None
+        return ORIGINAL_MODEL_FILE.match(name) is not None and _is_wanted(name, parts)
     split = what.removeprefix("Learning Dynamics Data (").removesuffix(")")
     return "learning_dynamics" in parts and re.match(rf"^learning_dynamics/{re.escape(split)}[_/]", name) is not None

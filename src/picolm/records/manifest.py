@@ -15,6 +15,7 @@ from typing import Any
 
 from picolm.base.errors import PicoError
 from picolm.records import durable
+from picolm.records.pulled import PULLED_NAME, Pulled, read_pulled
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "picolm.manifest/1"
@@ -62,9 +63,9 @@ def hash_file(path: Path) -> FileRecord:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Relative paths, with forward slashes, of every file below a folder, except its manifest."""
+    """Relative paths, with forward slashes, of every file below a folder, except its manifest and the note of a pull."""
     names = (path.relative_to(folder).as_posix() for path in durable.list_below(folder))
-    return sorted(name for name in names if name != MANIFEST_NAME)
+    return sorted(name for name in names if name not in (MANIFEST_NAME, PULLED_NAME))
 
 
 @contextmanager
@@ -126,14 +127,23 @@ def _inside(name: str, source: Path) -> str:
     return name
 
 
-def find_damage(folder: Path, manifest: Manifest, parts: Iterable[str] | None = None) -> list[str]:
-    """One sentence for each file that is missing, changed or not listed. A part removed as a whole is not damage."""
+def find_damage(folder: Path, manifest: Manifest, parts: Iterable[str] | None = None, *, partial: bool = False) -> list[str]:
+    """One sentence for each file that is missing, changed or not listed. A part removed as a whole is not damage.
+
+    `partial`: neither is a file that was knowingly not pulled.
+    """
     chosen = [part for part in manifest.parts if parts is None or part in set(parts)]
+    pulled = read_pulled(folder) or Pulled("", ())
     problems = []
     for part in chosen:
         if part_removed(folder, manifest, part):
             continue
-        problems += [problem for name, record in manifest.parts[part].items() if (problem := _file_problem(folder, name, record))]
+        for name, record in manifest.parts[part].items():
+            not_pulled = name in pulled.absent and not (folder / name).exists()
+            if not not_pulled:
+                problems += file_problems(folder, name, record)
+            elif not partial:
+                problems.append(f"{name} was not pulled from {pulled.source}")
     listed = {name for files in manifest.parts.values() for name in files}
     if parts is None:
         problems += [f"{name} is not in the manifest" for name in list_files(folder) if name not in listed]
@@ -145,29 +155,35 @@ def part_removed(folder: Path, manifest: Manifest, part: str) -> bool:
     return part != "weights" and part in manifest.parts and not (folder / part).exists()
 
 
-def _file_problem(folder: Path, name: str, record: FileRecord) -> str | None:
+def file_problems(folder: Path, name: str, record: FileRecord) -> list[str]:
+    """A sentence if a file is not the one recorded."""
     path = folder / name
     if path.is_symlink():
-        return f"{name} is a symbolic link"
+        return [f"{name} is a symbolic link"]
     if not path.is_file():
-        return f"{name} is missing"
+        return [f"{name} is missing"]
     size = path.stat().st_size
     if size != record.bytes:
-        return f"{name} has {size:,} bytes instead of {record.bytes:,}"
+        return [f"{name} has {size:,} bytes instead of {record.bytes:,}"]
     if hash_file(path).sha256 != record.sha256:
-        return f"{name} has changed: its SHA-256 is not that of the manifest"
-    return None
+        return [f"{name} has changed: its SHA-256 is not that of the manifest"]
+    return []
 
 
-def verify(folder: Path, parts: Iterable[str] | None = None) -> Manifest:
-    """The manifest, once every file of the chosen parts matches it; PicoError names the first file that does not."""
+def verify(folder: Path, parts: Iterable[str] | None = None, *, partial: bool = False) -> Manifest:
+    """The manifest, once every file of the chosen parts matches it; PicoError names the first file that does not.
+
+    `partial`: files that were knowingly not pulled may be absent.
+    """
     manifest = read_manifest(folder)
-    problems = find_damage(folder, manifest, parts)
+    problems = find_damage(folder, manifest, parts, partial=partial)
     if problems:
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise PicoError(
-            f"{folder}: {problems[0]}{more}", "restore the file from a copy, or delete this checkpoint to use an earlier one"
-        )
+        pulled = read_pulled(folder)
+        hint = "restore the file from a copy, or delete this checkpoint to use an earlier one"
+        if pulled is not None and "was not pulled" in problems[0]:
+            hint = f"pico hub pull {pulled.source} --steps {manifest.step} --out {folder.parent.parent}"
+        raise PicoError(f"{folder}: {problems[0]}{more}", hint)
     return manifest
 
 

@@ -57,6 +57,6 @@ def find_run_damage(run: RunDirectory) -> dict[int, list[str]]:
 
 def _problems(folder: Any) -> list[str]:
     try:
-        return manifest.find_damage(folder, manifest.read_manifest(folder))
+        return manifest.find_damage(folder, manifest.read_manifest(folder), partial=True)
     except PicoError as error:
         return [error.message]
