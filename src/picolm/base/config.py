@@ -40,7 +40,7 @@ class Settings(pydantic.BaseModel):
         field = cls.model_fields.get(info.field_name or "")
         if field is None:
             return value
-        kinds = set(_leaf_types(field.annotation))
+        kinds = set(leaf_types(field.annotation))
         if isinstance(value, bool) and not kinds & {bool, object, Any}:
             raise ValueError(f"{str(value).lower()} is a boolean, which is not allowed here")
         if not isinstance(value, bool) and kinds - {type(None)} == {bool} and value is not None:
@@ -56,13 +56,14 @@ def kind_of(value: Any) -> str:
     return str(value.get("kind", "") if isinstance(value, dict) else getattr(value, "kind", ""))
 
 
-def _leaf_types(annotation: Any) -> Iterator[Any]:
+def leaf_types(annotation: Any) -> Iterator[Any]:
+    """The types an annotation allows, unions and literals taken apart."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
-        yield from _leaf_types(typing.get_args(annotation)[0])
+        yield from leaf_types(typing.get_args(annotation)[0])
     elif origin in (typing.Union, types.UnionType):
         for argument in typing.get_args(annotation):
-            yield from _leaf_types(argument)
+            yield from leaf_types(argument)
     elif origin is typing.Literal:
         yield from (type(value) for value in typing.get_args(annotation))
     else:
@@ -229,33 +230,33 @@ def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
     parents: list[Any] = [model]
     hint = ""
     for part in location:
-        of_kind = [kind for kind in types_here if len(types_here) > 1 and str(part) in _kinds_named(kind)]
+        of_kind = [kind for kind in types_here if len(types_here) > 1 and str(part) in kinds_named(kind)]
         if of_kind:
             types_here = of_kind
             continue
         field = _fields_of(types_here).get(str(part))
         hint = " ".join((field.description or "").split()) if field is not None else hint
         parents = types_here
-        types_here = list(_leaf_types(field.annotation)) if field is not None else _elements(types_here)
+        types_here = list(leaf_types(field.annotation)) if field is not None else element_types(types_here)
         keys.append(str(part))
     return _Place(keys, parents, hint)
 
 
-def _kinds_named(kind: Any) -> tuple[Any, ...]:
+def kinds_named(kind: Any) -> tuple[Any, ...]:
     """The values that the field `kind` of a settings model takes."""
     field = kind.model_fields.get("kind") if isinstance(kind, type) and issubclass(kind, Settings) else None
     return () if field is None else typing.get_args(field.annotation)
 
 
-def _elements(kinds: Sequence[Any]) -> list[Any]:
+def element_types(kinds: Sequence[Any]) -> list[Any]:
     """The types of the values of mappings and lists among `kinds`."""
     found: list[Any] = []
     for kind in kinds:
         arguments = typing.get_args(kind)
         if typing.get_origin(kind) is dict:
-            found += _leaf_types(arguments[1])
+            found += leaf_types(arguments[1])
         elif typing.get_origin(kind) in (tuple, list):
-            found += _leaf_types(arguments[0])
+            found += leaf_types(arguments[0])
     return found
 
 
@@ -265,7 +266,7 @@ def _fields_of(kinds: Sequence[Any]) -> dict[str, FieldInfo]:
 
 
 def _section_of(field: FieldInfo) -> type[Settings] | None:
-    kinds = [kind for kind in _leaf_types(field.annotation) if kind is not type(None)]
+    kinds = [kind for kind in leaf_types(field.annotation) if kind is not type(None)]
     if len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], Settings):
         return kinds[0]
     return None
