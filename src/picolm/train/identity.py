@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,26 @@ FORMAT = "picolm.run/1"
 RECORDED_PACKAGES = ("picolm", "torch", "lightning-fabric", "numpy", "pyarrow", "safetensors", "tokenizers")
 
 
+@dataclass(frozen=True)
+class Membership:
+    """The place of a run in a study."""
+
+    study: str
+    """Id of the study."""
+    variant: str
+    seed: int
+    """The study's seed; single streams may be seeded otherwise."""
+    lock: str
+    """Hash of the lock under which the run began."""
+
+
 def new_identity(
-    config: RunConfig[Any], *, data: dict[str, Any], parameters: int, forked_from: dict[str, Any] | None = None
+    config: RunConfig[Any],
+    *,
+    data: dict[str, Any],
+    parameters: int,
+    forked_from: dict[str, Any] | None = None,
+    member: Membership | None = None,
 ) -> dict[str, Any]:
     """The content of `run.json` for a run that begins now."""
     seeds = config.training.seeds.model_dump()
@@ -31,10 +50,10 @@ def new_identity(
         "format": FORMAT,
         "name": config.run_name,
         "created": _now(),
-        "variant": "",
-        "seed": seeds["init"],
+        "variant": "" if member is None else member.variant,
+        "seed": seeds["init"] if member is None else member.seed,
         "seeds": seeds,
-        "code": {"version": importlib.metadata.version("picolm"), **_git_state()},
+        "code": code_state(),
         "environment": environment(),
         "data": data,
         "model": {"type": config.model.model_type, "parameters": parameters},
@@ -42,8 +61,14 @@ def new_identity(
         "batch_sequences": config.data.dataloader.batch_size,
         "max_steps": config.training.max_steps,
         "forked_from": forked_from,
+        "study": None if member is None else {"id": member.study, "lock": member.lock},
         "history": [],
     }
+
+
+def code_state() -> dict[str, Any]:
+    """Version of the package, and the commit of its source tree if it runs from one."""
+    return {"version": importlib.metadata.version("picolm"), **_git_state()}
 
 
 def environment() -> dict[str, Any]:

@@ -80,6 +80,7 @@ def _begin(training: Training, progress: Progress, say: Callable[[str], None]) -
         data=describe_data(training.data),
         parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
         forked_from=None if training.fork is None else training.fork.facts(),
+        member=training.member,
     )
     identity.begin(directory, parts.config, facts)
     trainlog.cut_after(directory.log_file, 0)

@@ -51,9 +51,13 @@ class Training:
     """Where its checkpoints are published, if anywhere."""
     fork: Fork | None = None
     """The checkpoint of another run that it begins from, if any."""
+    member: identity.Membership | None = None
+    """Its place in a study, if any."""
 
 
-def build_training(config: RunConfig[Any], directory: RunDirectory, fork: Fork | None = None) -> Training:
+def build_training(
+    config: RunConfig[Any], directory: RunDirectory, fork: Fork | None = None, member: identity.Membership | None = None
+) -> Training:
     """All objects of the run. Everything that can be wrong with it is a PicoError here, before anything is written."""
     data, val_rows = all_problems(lambda: open_checked_data(config), lambda: open_val_rows(config))
     check_continuation(directory, config, data)
@@ -62,7 +66,17 @@ def build_training(config: RunConfig[Any], directory: RunDirectory, fork: Fork |
     torch.use_deterministic_algorithms(config.training.deterministic)
     parts = build_parts(config, directory, build_fabric(config), build_method(config), data)
     plan, val = build_capture(config, parts, val_rows)
-    return Training(parts, data, plan, val, build_online(parts, val), prepare_evaluator(config, parts, data), destination, fork)
+    return Training(
+        parts,
+        data,
+        plan,
+        val,
+        build_online(parts, val),
+        prepare_evaluator(config, parts, data),
+        destination,
+        fork,
+        member,
+    )
 
 
 def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: TokenSource) -> None:

@@ -16,6 +16,7 @@ from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
 from picolm.train.failures import explained
 from picolm.train.fork import Fork
+from picolm.train.identity import Membership
 from picolm.train.lock import RunLock
 from picolm.train.loop import train
 from picolm.train.publication import publishing
@@ -36,13 +37,15 @@ class Outcome:
     complete: bool
 
 
-def run_training(config: RunConfig[Any], observer: Observer, fork: Fork | None = None) -> Outcome:
+def run_training(
+    config: RunConfig[Any], observer: Observer, fork: Fork | None = None, member: Membership | None = None
+) -> Outcome:
     """Start or continue the run that `config` describes. A signal ends it early, saved. Called by every process of the run.
 
-    `fork`: a checkpoint of another run that it begins from.
+    `fork`: a checkpoint of another run that it begins from. `member`: its place in a study.
     """
     directory = RunDirectory(Path(config.checkpointing.runs_dir) / config.run_name)
-    training = build_training(config, directory, fork)
+    training = build_training(config, directory, fork, member)
     if not training.parts.fabric.is_global_zero:
         return _run(training, Silence(), may_write=lambda: None)
     with explained(directory, config.training.optimization.gradient_accumulation_steps):
