@@ -167,3 +167,8 @@ def test_sequences_longer_than_the_model_are_refused(model: PicoDecoder) -> None
         model.generate(tokens_of(1, 30), max_new_tokens=11)
     with pytest.raises(PicoError, match="longer than max_seq_len = 40"):
         model(tokens_of(1, 41))
+
+
+def test_features_are_what_the_output_head_reads(model: PicoDecoder) -> None:
+    features_BTD = model(tokens_of(2, 7), features=True)
+    assert torch.equal(model.de_embedding_proj(features_BTD), model(tokens_of(2, 7)))

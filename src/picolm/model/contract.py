@@ -84,8 +84,11 @@ class LanguageModel(nn.Module, ABC):
         attention_mask_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
         labels_BT: Tensor | None = None,
+        features: bool = False,
     ) -> Tensor:
         """Logits (B, T, V); with labels, the cross-entropy summed over labels other than -100, in float32.
+
+        With `features`, (B, T, D): what the output head reads, and the head is not computed.
 
         `attention_mask_BT` has the shape of the tokens; 0 marks left padding, and positions count from the first 1. With a
         cache, the tokens continue what the cache has seen.

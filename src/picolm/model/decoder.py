@@ -214,6 +214,7 @@ class PicoDecoder(LanguageModel):
         attention_mask_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
         labels_BT: Tensor | None = None,
+        features: bool = False,
     ) -> Tensor:
         placed = place_tokens(tokens_BT, attention_mask_BT, cache, self.config.max_seq_len)
         rotation = rotation_of(placed.position_BT, self.config.width_of_head, self.config.position_emb_theta)
@@ -221,6 +222,8 @@ class PicoDecoder(LanguageModel):
         for block in self.layers:
             x_BTD = block(x_BTD, rotation, placed.mask_B1TS, cache)
         x_BTD = self.output_norm(x_BTD)
+        if features:
+            return x_BTD
         if labels_BT is None:
             logits_BTV: Tensor = self.de_embedding_proj(x_BTD)
             return logits_BTV
