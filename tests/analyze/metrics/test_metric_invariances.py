@@ -68,6 +68,8 @@ OF_ONE: list[tuple[str, dict[str, Any], list[Change]]] = [
     ("participation_ratio", {"centred": True}, [scaled, permuted, neurons_rotated, shifted]),
     ("condition_number", {}, OF_SPECTRUM),
     ("condition_number_above_tolerance", {}, OF_SPECTRUM),
+    ("singular_value", {"at": 0.3}, [rotated, transposed, permuted]),
+    ("relative_singular_value", {"at": 0.3}, OF_SPECTRUM),
     ("norm", {"norm_type": "frobenius"}, [rotated, transposed, permuted]),
     ("norm", {"norm_type": "nuclear"}, [rotated, transposed, permuted]),
     ("norm", {"norm_type": "spectral"}, [rotated, transposed, permuted]),

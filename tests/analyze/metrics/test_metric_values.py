@@ -271,3 +271,24 @@ def test_no_metric_changes_its_input() -> None:
         with contextlib.suppress(Undefined):
             of(entry.name, *sides[: 2 if pair else 1], **options)
         assert all(torch.equal(side, old) for side, old in zip(sides, before, strict=True)), entry.name
+
+
+@pytest.mark.parametrize("at", [0.0, 0.13, 0.5, 0.9, 1.0])
+def test_a_place_of_the_spectrum_is_a_quantile_of_its_singular_values(at: float) -> None:
+    sigma = np.linalg.svd(X, compute_uv=False)
+    assert of("singular_value", TX, at=at) == pytest.approx(np.quantile(sigma, 1 - at), rel=1e-12)
+    relative = np.quantile(sigma, 1 - at) / np.sqrt((sigma**2).mean())
+    assert of("relative_singular_value", TX, at=at) == pytest.approx(relative, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(400, 400), (150, 600), (600, 150)])
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_the_null_of_a_place_is_what_a_large_gaussian_matrix_has(shape: tuple[int, int], at: float) -> None:
+    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    null = null_value(find_metric("relative_singular_value", {"at": at}, "test"), Matrix(lambda: noise), None)
+    assert null == pytest.approx(of("relative_singular_value", noise, at=at), rel=0.02)
+
+
+def test_a_place_outside_the_spectrum_is_refused() -> None:
+    with pytest.raises(PicoError, match="at"):
+        of("singular_value", TX, at=1.5)

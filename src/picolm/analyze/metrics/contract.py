@@ -38,7 +38,7 @@ Null = Callable[..., float | None] | Literal["rows permuted"] | None
 """Value for noise: a function of the shape (or both shapes) and the metric's options, `ROWS_PERMUTED`, or not known. A
 metric with a function is taken not to depend on scale: its null on a product of factors is found with Gaussian factors."""
 
-_ROOMS = ("sparsity", "rank", "norms", "similarity", "correlation", "geometry", "activity", "change")
+_ROOMS = ("sparsity", "rank", "spectrum", "norms", "similarity", "correlation", "geometry", "activity", "change")
 METRICS = Registry("metric", builtin_modules=tuple(f"picolm.analyze.metrics.{name}" for name in _ROOMS))
 
 F = TypeVar("F", bound=Callable[..., float])
