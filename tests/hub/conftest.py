@@ -123,6 +123,7 @@ def sync(api: Any) -> SyncRun:
         uploader = Uploader(outbox, api, patience, publish.said.append, onto)  # type: ignore[attr-defined]
         count = uploader.publish_waiting()
         uploader.publish_results()
+        uploader.publish_page()
         uploader.join_collection()
         return count
 

@@ -99,6 +99,7 @@ class Fault:
     count: int = 1
     skip: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"error":"scripted"}'
 
     def takes(self, method: str, path: str) -> bool:
         if self.count <= 0 or method != self.method or not re.search(self.pattern, path):
@@ -234,7 +235,7 @@ class Handler(BaseHTTPRequestHandler):
             self._hang_up()
             return
         if fault is not None and isinstance(kind, int):
-            self._send(kind, b'{"error":"scripted"}', fault.headers)
+            self._send(kind, fault.body, fault.headers)
             return
         try:
             with hub.lock:

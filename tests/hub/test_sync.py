@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from picolm.base.errors import PicoError
+from picolm.hub.client import limit_silence
 from picolm.hub.outbox import Destination, Outbox
+from picolm.hub.survey import find_series
+from picolm.hub.verify import verify_series
 from picolm.records.manifest import read_manifest
 from picolm.records.rundir import RunDirectory
-from tests.hub.conftest import REPO, TOKEN, SyncRun, add_checkpoint
+from tests.hub.conftest import REPO, TOKEN, SyncRun, add_checkpoint, make_run
 from tests.hub.double import Fault, HubDouble
 
 COMMIT = r"/commit/"
@@ -166,8 +169,6 @@ def test_two_uploaders_of_one_run_do_not_disturb_each_other(online: HubDouble, r
 
 
 def test_another_run_of_the_same_name_is_not_continued(online: HubDouble, run: RunDirectory, sync: SyncRun, tmp_path):
-    from tests.hub.conftest import make_run
-
     sync(run)
     other = make_run(tmp_path / "elsewhere" / "tiny", steps=(0, 20, 40), dynamics=False)
     with pytest.raises(PicoError, match="not the one of this run"):
@@ -243,3 +244,76 @@ def test_another_repository_begins_the_queue_again(online: HubDouble, run: RunDi
     sync(run)
     Outbox(run).address(Destination("somebody/other"))
     assert [entry.step for entry in Outbox(run).waiting()] == [0, 10, 20]
+
+
+def page(hub: HubDouble) -> str:
+    return hub.repos[REPO].resolve("main").tree["README.md"].content.decode()
+
+
+def test_the_main_branch_shows_the_runs_of_the_repository(
+    online: HubDouble, run: RunDirectory, sync: SyncRun, api: Any, tmp_path: Path
+):
+    sync(run)
+    assert "[tiny](https://huggingface.co/somebody/suite/tree/tiny) | pico_decoder | 12 | 20 | 2,000 | 3 |" in page(online)
+    assert 'from_pretrained("somebody/suite", revision="tiny-step-20")' in page(online)
+    other = make_run(tmp_path / "other" / "second", steps=(0, 30), dynamics=False)
+    sync(other)
+    assert "tree/tiny)" in page(online)
+    assert "tree/second) | pico_decoder | 12 | 30 | 3,000 | 2 |" in page(online)
+    add_checkpoint(run, 40, None)
+    sync(run)
+    assert "tree/tiny) | pico_decoder | 12 | 40 | 4,000 | 4 |" in page(online)
+    head = online.repos[REPO].branches["main"]
+    sync(run)
+    assert online.repos[REPO].branches["main"] == head
+    assert [problem for series in find_series(api, REPO, None) for problem in verify_series(api, series).problems] == [
+        "step 40: missing before it: its parent is not step 20"  # add_checkpoint gave it none
+    ]
+
+
+def test_a_page_written_by_hand_stays(online: HubDouble, run: RunDirectory, sync: SyncRun):
+    online.create(REPO)
+    head = online.commit(REPO, "main", "my page", {"README.md": b"# My models"})
+    sync(run)
+    assert online.repos[REPO].branches["main"] == head
+    assert titles(online)[-1] == "Checkpoint -- Step 20"
+
+
+def test_two_runs_that_write_the_page_at_once_are_both_on_it(online: HubDouble, run: RunDirectory, sync: SyncRun, tmp_path: Path):
+    other = make_run(tmp_path / "other" / "second", steps=(0,), dynamics=False)
+
+    def the_other_is_faster(number: int, request: Any) -> None:
+        if "/commit/main" in request.path:
+            online.before = lambda number, request: None
+            sync(other)
+
+    online.before = the_other_is_faster
+    sync(run)
+    assert "tree/tiny)" in page(online)
+    assert "tree/second)" in page(online)
+
+
+def test_a_page_that_moves_on_while_a_branch_begins_is_no_conflict(online: HubDouble, run: RunDirectory, sync: SyncRun):
+    def main_moves(number: int, request: Any) -> None:
+        if "/branch/tiny" in request.path:
+            online.after = lambda number, request: None
+            online.commit(REPO, "main", "Runs of this repository", {"runs.json": b"{}"})
+
+    online.after = main_moves
+    assert sync(run) == 3
+
+
+def test_requests_that_are_never_answered_are_made_again(online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun):
+    limit_silence(0.3)
+    online.faults += [Fault("GET", "/refs", "hang"), Fault("POST", "/commit/tiny", "hang"), Fault("PUT", "/upload/", "hang")]
+    assert sync(run) == 3
+    assert titles(online) == PUBLISHED
+    assert not [fault for fault in online.faults if fault.count]
+
+
+def test_an_hour_that_the_hub_asks_for_in_words_is_waited(online: HubDouble, run: RunDirectory, sync: SyncRun):
+    words = b'{"error":"You have been rate limited; we reset your limits. You can retry this action in about 1 hour."}'
+    online.faults.append(Fault("POST", "/commit/tiny", 429, body=words))
+    sync(run)
+    (slept,) = sync.slept
+    assert 3600 <= slept < 3611

@@ -171,3 +171,21 @@ def test_a_repository_without_steps_is_said_to_have_none(online: HubDouble, api:
     online.create("lab/empty", private=False)
     with pytest.raises(PicoError, match="holds no series of steps"):
         find_series(api, "lab/empty", None)
+
+
+def test_a_repository_of_very_many_branches_asks_for_a_name(
+    online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, monkeypatch: pytest.MonkeyPatch
+):
+    sync(run)
+    repo = online.repos[REPO]
+    repo.branches |= {f"topic-{number}": repo.branches["main"] for number in range(300)}
+    with pytest.raises(PicoError, match="302 branches to look at"):
+        find_series(api, REPO, None)
+    before = len(online.log)
+    for revision in ("tiny", "tiny-step-10"):
+        (series,) = find_series(api, REPO, revision)
+        assert (series.kind, series.name) == ("pico", "tiny")
+    assert len(online.log) - before < 12
+    monkeypatch.setattr("picolm.hub.remote.MOST_REFS", 100)
+    with pytest.raises(PicoError, match="more than 100 branches and tags"):
+        find_series(api, REPO, "tiny")

@@ -25,6 +25,7 @@ def publish(folder: str) -> None:
     uploader = Uploader(Outbox(RunDirectory(Path(folder))), connect(), Patience(attempts=3), lambda sentence: None)
     uploader.publish_waiting()
     uploader.publish_results()
+    uploader.publish_page()
 
 
 def main() -> None:

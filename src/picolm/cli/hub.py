@@ -90,6 +90,7 @@ def _publish(outbox: Outbox, onto: str | None) -> None:
     uploader = Uploader(outbox, connect(), patience, say, onto)
     count = uploader.publish_waiting()
     results = uploader.publish_results()
+    uploader.publish_page()
     uploader.join_collection()
     outbox.tell("idle")
     place = f"{outbox.require_destination().repo_id}, branch {outbox.run.name}"
@@ -103,12 +104,13 @@ def _publish(outbox: Outbox, onto: str | None) -> None:
 
 def _show_plan(outbox: Outbox, destination: Destination, steps: list[int]) -> None:
     """What will be published, on standard output."""
-    from picolm.hub.sync import plan_sync
+    from picolm.hub.plan import plan_sync
 
     plan = plan_sync(outbox, destination, steps)
     kind = "private if it is new" if destination.private else "public if it is new"
     typer.echo(f"repository  {destination.repo_id} ({kind})")
     typer.echo(f"branch      {plan.branch}")
+    typer.echo("page        README.md and runs.json on main: names, sizes and hashes of the runs; one written by hand stays")
     if destination.collection_slug:
         typer.echo(f"collection  {destination.collection_slug}")
     shown = ", ".join(str(step) for step in plan.steps[:20]) + (f", ... ({len(plan.steps)})" if len(plan.steps) > 20 else "")

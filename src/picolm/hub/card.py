@@ -12,6 +12,7 @@ from picolm.records.rundir import RunDirectory
 
 CURVE_NAME = "training_curve.png"
 SHOWN_STEPS = 12
+FRONT_MATTER = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- pico\n- learning-dynamics\n---"
 CITATION = """```bibtex
 @misc{pico2025,
   title         = {Pico: A Modular Framework for Hypothesis-Driven Small Language Model Research},
@@ -26,28 +27,24 @@ def write_card(run: RunDirectory, step: int, index: Index, repo_id: str, *, with
     """The card as Markdown, from the run's own records."""
     identity = run.identity()
     parameters = identity.get("model", {}).get("parameters")
-    title = f"`{_plain(run.name)}`: a {_plain(identity.get('model', {}).get('type', 'language'))} model"
+    title = f"`{plain(run.name)}`: a {plain(identity.get('model', {}).get('type', 'language'))} model"
     size = f" of {parameters:,} parameters" if isinstance(parameters, int) else ""
     tokens = index.series[-1].tokens if index.series else None
     seen = f", after {tokens:,} tokens" if tokens is not None else ""
     sections = [
-        _front_matter(),
-        f"# {_plain(repo_id)}",
+        FRONT_MATTER,
+        f"# {plain(repo_id)}",
         f"{title}{size}, trained with picolm, published step by step: this is step {step:,}{seen}. "
         "Weights, activations, gradients and updates of every step are in the same commit.",
         _data(identity),
         f"![Training curve]({CURVE_NAME})" if with_curve else "",
         _scores(run, step),
         _steps(index, repo_id),
-        _loading(run.name, step, repo_id),
+        how_to_load(run.name, step, repo_id),
         _configuration(run),
         "## Cite\n\n" + CITATION,
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _front_matter() -> str:
-    return "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- pico\n- learning-dynamics\n---"
 
 
 def _data(identity: dict[str, Any]) -> str:
@@ -61,7 +58,7 @@ def _data(identity: dict[str, Any]) -> str:
         ("picolm", " ".join(str(part) for part in (code.get("version"), code.get("git_commit")) if part)),
     ]
     lines = ["## What it was trained on, and how", "", "| | |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {name} | `{_plain(value)}` |" for name, value in facts if value])
+    return "\n".join(lines + [f"| {name} | `{plain(value)}` |" for name, value in facts if value])
 
 
 def _scores(run: RunDirectory, step: int) -> str:
@@ -72,7 +69,7 @@ def _scores(run: RunDirectory, step: int) -> str:
     columns = list(dict.fromkeys(zip(table["evaluation"], table["measure"], strict=True)))[:8]
     keys = zip(table["step"], table["evaluation"], table["measure"], strict=True)
     values = dict(zip(keys, table["value"].astype(float), strict=True))
-    lines = ["## Evaluation", "", "| step | " + " | ".join(_plain(" ".join(column)) for column in columns) + " |"]
+    lines = ["## Evaluation", "", "| step | " + " | ".join(plain(" ".join(column)) for column in columns) + " |"]
     lines.append("| ---: |" + " ---: |" * len(columns))
     for shown in _thinned(sorted(int(number) for number in table["step"].unique())):
         cells = [_number(values.get((shown, *column))) for column in columns]
@@ -99,14 +96,15 @@ def _steps(index: Index, repo_id: str) -> str:
     lines = ["## Steps", "", "| step | tokens | revision | SHA-256 of the manifest |", "| ---: | ---: | --- | --- |"]
     rows = {row.step: row for row in index.series}
     lines += [
-        f"| {rows[step].step:,} | {_count(rows[step].tokens)} | `{_plain(rows[step].tag)}` | `{rows[step].manifest[:16]}` |"
+        f"| {rows[step].step:,} | {_count(rows[step].tokens)} | `{plain(rows[step].tag)}` | `{rows[step].manifest[:16]}` |"
         for step in _thinned(list(rows))
     ]
     lines += ["", f"All of them are in `index.json`; `pico hub verify {repo_id}` proves that the series is what was trained."]
     return "\n".join(lines)
 
 
-def _loading(name: str, step: int, repo_id: str) -> str:
+def how_to_load(name: str, step: int, repo_id: str) -> str:
+    """The section that says how a step is opened."""
     place = f'"{repo_id}", revision="{name}-step-{step}"'
     code = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
     code += f"\nmodel = AutoModelForCausalLM.from_pretrained({place})\ntokenizer = AutoTokenizer.from_pretrained({place})"
@@ -120,7 +118,7 @@ def _configuration(run: RunDirectory) -> str:
     return f"## Configuration\n\n<details><summary>training_config.yaml</summary>\n\n```yaml\n{text}```\n\n</details>"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """A value that can stand in a table: no markup, no line breaks."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(" " if character in "|`<>\n\r[]" else character for character in text)

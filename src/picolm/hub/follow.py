@@ -44,14 +44,18 @@ class Follower:
         """Publish what waits, wait for more, until told to finish."""
         patience = Patience(attempts=None, before_wait=self._tell_wait, sleep=time.sleep)
         uploader = Uploader(self._outbox, connect(answer_seconds=self._answer_seconds), patience, note)
+        introduced = False
         while True:
             self._woken.clear()
             finishing = self._finishing.is_set()
             self._outbox.tell("working")
-            if uploader.publish_waiting():
+            if uploader.publish_waiting() and not introduced:
                 uploader.join_collection()
+                uploader.publish_page()
+                introduced = True
             if finishing:
                 uploader.publish_results()
+                uploader.publish_page()
                 self._outbox.tell("idle")
                 return
             self._outbox.tell("idle")

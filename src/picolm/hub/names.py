@@ -14,6 +14,8 @@ COLLECTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9
 
 CHECKPOINT_TITLE = re.compile(r"^Checkpoint -- Step (\d{1,15})\Z")
 RESULTS_TITLE = "Results"
+PAGE_TITLE = "Runs of this repository"
+MAIN = "main"
 
 ORIGINAL_TITLE = re.compile(
     r"^Saving (HF Model|Fabric Checkpoint|Learning Dynamics Data \((?:train|val)\)|Evaluation Results|Tokenizer|Training Config"

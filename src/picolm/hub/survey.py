@@ -69,10 +69,9 @@ def find_series(api: HfApi, repo_id: str, revision: str | None) -> list[RemoteSe
         if found is not None:
             return [found]
     if revision is not None and (revision in refs.branches or revision in refs.tags):
-        everything = find_series(api, repo_id, None)
-        named = [found for found in everything if any(step.revision == revision for step in found.steps)]
-        if named:
-            return named[:1]
+        named = _series_of_step(api, repo_id, revision, refs)
+        if named is not None:
+            return [named]
     if revision is not None:
         raise PicoError(
             f"{repo_id}@{revision} holds no series of steps",
@@ -81,12 +80,24 @@ def find_series(api: HfApi, repo_id: str, revision: str | None) -> list[RemoteSe
             else "leave the branch out to look at all of them",
         )
     series = _series_of_names(repo_id, refs)
-    branches = [name for name in refs.branches if step_of_revision(name) is None][:MOST_BRANCHES_LOOKED_AT]
+    branches = [name for name in refs.branches if step_of_revision(name) is None]
+    if len(branches) > MOST_BRANCHES_LOOKED_AT:
+        raise PicoError(
+            f"{repo_id} has {len(branches):,} branches to look at", f"name one: {repo_id}@{branches[0]}, or the branch of a step"
+        )
     series += [found for name in branches if (found := _series_of_branch(api, repo_id, name, refs)) is not None]
     if not series:
         raise PicoError(f"{repo_id} holds no series of steps", "a series has step numbers in its branches, tags or commit titles")
     ours = {step.revision for found in series if found.kind == "pico" for step in found.steps}
     return [found for found in series if found.kind != "revisions" or not {step.revision for step in found.steps} <= ours]
+
+
+def _series_of_step(api: HfApi, repo_id: str, revision: str, refs: Refs) -> RemoteSeries | None:
+    """The series that a tag or branch is one step of: ours on the branch it is named after, else by the names alone."""
+    branch = family_of_revision(revision).rstrip("-_/")
+    ours = _series_of_branch(api, repo_id, branch, refs) if branch in refs.branches else None
+    found = [*([] if ours is None else [ours]), *_series_of_names(repo_id, refs)]
+    return next((series for series in found if any(step.revision == revision for step in series.steps)), None)
 
 
 def one_series(found: list[RemoteSeries], repo_id: str, revision: str | None) -> tuple[RemoteSeries, int | None]:

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from picolm.base.errors import PicoError
-from picolm.hub.content import KEPT_NAMES, Content, content_of_step, hash_results, published_row, results_of_run
-from picolm.hub.names import RESULTS_TITLE, branch_of, title_of
-from picolm.hub.outbox import Destination, Outbox
+from picolm.hub.content import KEPT_NAMES, Content, content_of_step, hash_results, results_of_run
+from picolm.hub.names import MAIN, RESULTS_TITLE, branch_of, title_of
+from picolm.hub.outbox import Outbox
+from picolm.hub.page import publish_page
 from picolm.hub.patience import Patience, status_of
 from picolm.hub.remote import Refs, commits_by_step, is_missing, is_ours, read_index, read_refs, read_tree
 from picolm.hub.secrecy import refuse_secrets
 from picolm.hub.series import Published
-from picolm.records.manifest import manifest_hash, read_manifest
+from picolm.records.manifest import manifest_hash
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,6 +63,10 @@ class Uploader:
     def publish_results(self) -> bool:
         """Publish scores and log rows that came after the newest checkpoint; whether there were any."""
         return self._patience.call(f"{self._repo_id}: results", self._publish_results)
+
+    def publish_page(self) -> bool:
+        """Bring the run's line on the page of the repository up to date; whether it was not."""
+        return self._patience.call(f"{self._repo_id}: page", lambda: publish_page(self._api, self._run, self._repo_id))
 
     def join_collection(self) -> None:
         """Add the repository to the collection asked for; being there already is fine."""
@@ -194,7 +199,7 @@ class Uploader:
         newest = self._api.list_repo_commits(self._repo_id, revision=self._name)[0]
         index = read_index(self._api, self._repo_id, head)
         if index is None:
-            if head == refs.branches.get("main") or self._onto == head:
+            if self._onto == head or self._is_untouched(refs, head):
                 return ()
             raise self._conflict(head, newest.title, "it holds something that is not a published run")
         if not is_ours(newest.title) and self._onto != head:
@@ -203,6 +208,14 @@ class Uploader:
             if index.run != self._name or not self._is_local(row):
                 raise self._conflict(head, newest.title, f"its step {row.step} is not the one of this run")
         return index.series
+
+    def _is_untouched(self, refs: Refs, head: str) -> bool:
+        """Whether the branch is a place on `main`, where new branches begin, which may have moved on since."""
+        if MAIN not in refs.branches:
+            return False
+        return head == refs.branches[MAIN] or any(
+            commit.commit_id == head for commit in self._api.list_repo_commits(self._repo_id, revision=MAIN)
+        )
 
     def _is_local(self, row: Published) -> bool:
         """Whether a published step is the one here; one that is here no more is taken as it is."""
@@ -250,35 +263,3 @@ def _results_hash(content: Content) -> str:
 
     checkpoint = json.loads(content.files[INDEX_NAME])["files"]  # type: ignore[arg-type]
     return hash_results({name: part for name, part in content.files.items() if name not in checkpoint and name != INDEX_NAME})
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be published."""
-
-    destination: Destination
-    branch: str
-    steps: list[int]
-    published: int
-    files: dict[str, int]
-    """Files of the next commit -> bytes."""
-    total_bytes: int
-    """Sealed files of all waiting steps in the chosen parts."""
-
-
-def plan_sync(outbox: Outbox, destination: Destination, steps: list[int] | None = None) -> Plan:
-    """What `sync` would do, from local files alone; nothing is written or sent."""
-    run = outbox.run
-    known = {entry.step: entry.commit for entry in outbox.entries()} if outbox.destination() == destination else {}
-    chosen = [step for step in (run.steps() if steps is None else steps) if known.get(step) is None]
-    files: dict[str, int] = {}
-    if chosen:
-        before = tuple(published_row(run, step, read_manifest(run.checkpoint(step))) for step in known if known[step])
-        content = content_of_step(run, chosen[0], before, destination)
-        refuse_secrets(content.files)
-        files = {name: len(part) if isinstance(part, bytes) else part.stat().st_size for name, part in content.files.items()}
-    manifests = [read_manifest(run.checkpoint(step)) for step in chosen]
-    total = sum(
-        record.bytes for manifest in manifests for part in destination.parts for record in manifest.parts.get(part, {}).values()
-    )
-    return Plan(destination, branch_of(run.name), chosen, len(known) - len([s for s in chosen if s in known]), files, total)
