@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 
 from picolm.base.errors import PicoError
@@ -78,13 +79,17 @@ def restarts(
             "period_steps is at least 1, period_factor at least 1.0",
         )
 
+    starts, length = [warmup_steps], float(period_steps)
+    while starts[-1] <= max_steps:  # known once, so that a call need not count all periods before it
+        starts.append(starts[-1] + round(length))
+        length *= period_factor
+
     def factor(step: int) -> float:
         if step < warmup_steps:
             return _warmup(step, warmup_steps)
-        start, length = warmup_steps, float(period_steps)
-        while step >= start + round(length):
-            start, length = start + round(length), length * period_factor
-        done = (step - start) / round(length)
+        step = min(step, max_steps)
+        period = bisect.bisect_right(starts, step) - 1
+        done = (step - starts[period]) / (starts[period + 1] - starts[period])
         return final_share + (1.0 - final_share) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor

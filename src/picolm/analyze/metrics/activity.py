@@ -21,7 +21,13 @@ def _kurtosis_estimator(*, over: str) -> str:
     return f"sample moments over {over}"
 
 
-@metric("kurtosis", bounds=(1.0, float("inf")), null=_kurtosis_of_noise, estimator=_kurtosis_estimator)
+@metric(
+    "kurtosis",
+    bounds=(1.0, float("inf")),
+    null=_kurtosis_of_noise,
+    estimator=_kurtosis_estimator,
+    invariant=("scale", "permutation"),
+)
 def kurtosis(x_SN: Tensor, *, over: Literal["samples", "units", "entries"] = "samples") -> float:
     """Weight of the tails: E(x - mean)^4 / variance^2; a Gaussian has 3.
 
@@ -40,7 +46,7 @@ def kurtosis(x_SN: Tensor, *, over: Literal["samples", "units", "entries"] = "sa
     return float((fourth_A / second_A.square()).mean())
 
 
-@metric("dead_units", accepts=("activations",), bounds=(0.0, 1.0))
+@metric("dead_units", accepts=("activations",), bounds=(0.0, 1.0), invariant=("scale", "permutation"))
 def dead_units(x_SN: Tensor, *, relative_threshold: float = 1e-3) -> float:
     """Share of units whose magnitude stays at or below `relative_threshold` times the root mean square on every sample.
 
@@ -53,7 +59,7 @@ def dead_units(x_SN: Tensor, *, relative_threshold: float = 1e-3) -> float:
     return float((x_SN.abs().amax(dim=0) <= relative_threshold * root_mean_square).double().mean())
 
 
-@metric("outlier_channels", accepts=("activations",), bounds=(0.0, 1.0))
+@metric("outlier_channels", accepts=("activations",), bounds=(0.0, 1.0), invariant=("scale", "permutation"))
 def outlier_channels(x_SN: Tensor, *, factor: float = 6.0) -> float:
     """Share of units whose root mean square exceeds `factor` times that of the median unit.
 

@@ -50,7 +50,15 @@ def _no_agreement(x_shape: tuple[int, int], y_shape: tuple[int, int]) -> float:
     return 0.0
 
 
-@metric("cosine", needs="pair", accepts=MOVING, bounds=(-1.0, 1.0), null=_no_agreement, partner="previous")
+@metric(
+    "cosine",
+    needs="pair",
+    accepts=MOVING,
+    bounds=(-1.0, 1.0),
+    null=_no_agreement,
+    partner="previous",
+    invariant=("scale", "permutation", "transposition"),
+)
 def cosine(x_MN: Tensor, y_MN: Tensor) -> float:
     """Cosine between two matrices taken as one long vector each: 1 same direction, 0 unrelated, -1 opposed.
 
@@ -70,7 +78,15 @@ def _half(x_shape: tuple[int, int], y_shape: tuple[int, int]) -> float:
     return 0.5
 
 
-@metric("sign_agreement", needs="pair", accepts=MOVING, bounds=(0.0, 1.0), null=_half, partner="previous")
+@metric(
+    "sign_agreement",
+    needs="pair",
+    accepts=MOVING,
+    bounds=(0.0, 1.0),
+    null=_half,
+    partner="previous",
+    invariant=("scale", "permutation", "transposition"),
+)
 def sign_agreement(x_MN: Tensor, y_MN: Tensor) -> float:
     """Share of entries with the same sign on both sides, among those that are zero on neither: 0.5 is chance.
 

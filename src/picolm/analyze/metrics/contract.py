@@ -34,6 +34,11 @@ what stands beside the matrix, such as the weight under an update."""
 ROWS_PERMUTED: Literal["rows permuted"] = "rows permuted"
 """Null of a similarity: its mean over fixed random orders of the partner's rows (three; one of 512 rows or more)."""
 
+Symmetry = Literal["scale", "permutation", "rotation", "transposition", "shift"]
+"""What a value may not depend on. Of one matrix: a factor, the order of rows and of columns, rotations of both sides, rows and
+columns exchanged, a constant row added. Of a pair: a factor for each side, one order of rows for both, a rotation of the columns
+of each side, both transposed, a constant row added to both."""
+
 Null = Callable[..., float | None] | Literal["rows permuted"] | None
 """Value for noise: a function of the shape (or both shapes) and the metric's options, `ROWS_PERMUTED`, or not known. A
 metric with a function is taken not to depend on scale: its null on a product of factors is found with Gaussian factors."""
@@ -59,6 +64,8 @@ class Traits:
     """What it is compared with where the settings do not say."""
     estimator: Callable[..., str] | None = None
     """Name of the estimator, from the metric's options."""
+    invariant: tuple[Symmetry, ...] = ()
+    """What the value does not depend on, for any options; its conformance check tries it."""
     version: str = "1"
     """Goes up when values change; rows of another version are computed again."""
 
@@ -82,7 +89,7 @@ class Metric:
     def value(self, matrix: Matrix, partner: Matrix | None = None) -> float:
         """The number; raises Undefined with the reason if there is none."""
         inputs = [matrix] if partner is None else [matrix, partner]
-        value = float(self.function(*(_handed_over(each, self.traits.needs) for each in inputs), **self.options))
+        value = float(self.function(*(handed_over(each, self.traits.needs) for each in inputs), **self.options))
         if not math.isfinite(value):
             raise Undefined(f"the result is not finite: {value}")
         return value
@@ -103,12 +110,13 @@ def metric(
     null: Null = None,
     partner: PartnerChoice = "last",
     estimator: Callable[..., str] | None = None,
+    invariant: tuple[Symmetry, ...] = (),
     version: str = "1",
 ) -> Callable[[F], F]:
     """Decorator that registers a metric under `name`; the function stays a plain function."""
 
     def add(function: F) -> F:
-        vars(function)["traits"] = Traits(needs, accepts, bounds, null, partner, estimator, version)
+        vars(function)["traits"] = Traits(needs, accepts, bounds, null, partner, estimator, invariant, version)
         return METRICS.register(name)(function)
 
     return add
@@ -116,7 +124,11 @@ def metric(
 
 def find_metric(reference: str, options: dict[str, Any], source: str) -> Metric:
     """The metric named by `reference` with its options checked; PicoError, naming `source`, if either is wrong."""
-    function = METRICS.find(reference)
+    return metric_of(METRICS.find(reference), reference, options, source)
+
+
+def metric_of(function: Any, reference: str, options: dict[str, Any], source: str) -> Metric:
+    """A function as a metric, with its options checked."""
     if not callable(function):
         raise PicoError(f"{source}: `{reference}` is not a function", "a metric is a function of a matrix that returns a number")
     traits = getattr(function, "traits", None) or _inferred_traits(function, reference)
@@ -146,7 +158,8 @@ def metric_function(name: str) -> Callable[..., float]:
     return measure
 
 
-def _handed_over(matrix: Matrix, needs: Needs) -> Tensor | Matrix:
+def handed_over(matrix: Matrix, needs: Needs) -> Tensor | Matrix:
+    """What a metric with these needs is called with."""
     if needs == "singular_values":
         return matrix.singular_values_R.clone()
     if needs in ("matrix", "pair"):

@@ -29,7 +29,14 @@ def canonical(x: Matrix, y: Matrix) -> Canonical:
     return Canonical(correlations_R.clamp(max=1.0), x_SR @ left_RR, y_SR @ right_RR.T)
 
 
-@metric("cca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0), null=ROWS_PERMUTED)
+@metric(
+    "cca",
+    needs="decomposed_pair",
+    accepts=("activations",),
+    bounds=(0.0, 1.0),
+    null=ROWS_PERMUTED,
+    invariant=("scale", "permutation", "rotation", "shift"),
+)
 def cca(x: Matrix, y: Matrix) -> float:
     """Mean canonical correlation.
 
@@ -39,7 +46,14 @@ def cca(x: Matrix, y: Matrix) -> float:
     return float(canonical(x, y).correlations_R.mean())
 
 
-@metric("pwcca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0), null=ROWS_PERMUTED)
+@metric(
+    "pwcca",
+    needs="decomposed_pair",
+    accepts=("activations",),
+    bounds=(0.0, 1.0),
+    null=ROWS_PERMUTED,
+    invariant=("scale", "permutation", "shift"),
+)
 def pwcca(x: Matrix, y: Matrix, *, direction: Literal["lower_rank", "x", "y"] = "lower_rank") -> float:
     """Canonical correlations weighted by how much of one side's neurons each canonical direction h accounts for.
 
@@ -55,7 +69,14 @@ def pwcca(x: Matrix, y: Matrix, *, direction: Literal["lower_rank", "x", "y"] = 
     return float(weight_R @ found.correlations_R / weight_R.sum())
 
 
-@metric("svcca", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, 1.0), null=ROWS_PERMUTED)
+@metric(
+    "svcca",
+    needs="decomposed_pair",
+    accepts=("activations",),
+    bounds=(0.0, 1.0),
+    null=ROWS_PERMUTED,
+    invariant=("scale", "permutation", "rotation", "shift"),
+)
 def svcca(x: Matrix, y: Matrix, *, variance_share: float = 0.99) -> float:
     """Mean canonical correlation of the leading directions that hold `variance_share` of each side's variance.
 

@@ -13,7 +13,14 @@ from picolm.analyze.metrics.similarity import check_samples_match
 from picolm.base.errors import Undefined
 
 
-@metric("procrustes_angle", needs="decomposed_pair", accepts=("activations",), bounds=(0.0, math.pi / 2), null=ROWS_PERMUTED)
+@metric(
+    "procrustes_angle",
+    needs="decomposed_pair",
+    accepts=("activations",),
+    bounds=(0.0, math.pi / 2),
+    null=ROWS_PERMUTED,
+    invariant=("scale", "permutation", "rotation", "shift"),
+)
 def procrustes_angle(x: Matrix, y: Matrix) -> float:
     """Angle in radians between two point clouds after the best rotation: arccos ‖XᵀY‖₊, columns centred, sizes one.
 
@@ -35,7 +42,14 @@ def _knn_of_noise(x_shape: tuple[int, int], y_shape: tuple[int, int], *, neighbo
     return neighbours / (x_shape[0] - 1)
 
 
-@metric("mutual_knn", needs="pair", accepts=("activations",), bounds=(0.0, 1.0), null=_knn_of_noise)
+@metric(
+    "mutual_knn",
+    needs="pair",
+    accepts=("activations",),
+    bounds=(0.0, 1.0),
+    null=_knn_of_noise,
+    invariant=("scale", "permutation", "rotation"),
+)
 def mutual_knn(x_SM: Tensor, y_SN: Tensor, *, neighbours: int = 10) -> float:
     """Share of each sample's nearest neighbours, by cosine, that both sides agree on; mean over samples.
 

@@ -17,7 +17,14 @@ from picolm.base.errors import Undefined
 PARAMETER_LIKE = ("weights", "gradients", "updates", "first_order")
 
 
-@metric("per", needs="singular_values", accepts=PARAMETER_LIKE, bounds=(0.0, 1.0), null=per_of_noise)
+@metric(
+    "per",
+    needs="singular_values",
+    accepts=PARAMETER_LIKE,
+    bounds=(0.0, 1.0),
+    null=per_of_noise,
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def proportional_effective_rank(sigma_R: Tensor) -> float:
     """Share of directions in use: exp(entropy of the singular-value shares) / number of singular values.
 
@@ -27,7 +34,13 @@ def proportional_effective_rank(sigma_R: Tensor) -> float:
     return effective_rank(sigma_R) / sigma_R.numel()
 
 
-@metric("effective_rank", needs="singular_values", accepts=PARAMETER_LIKE, null=effective_rank_of_noise)
+@metric(
+    "effective_rank",
+    needs="singular_values",
+    accepts=PARAMETER_LIKE,
+    null=effective_rank_of_noise,
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def effective_rank(sigma_R: Tensor) -> float:
     """Number of directions in use: exp(−Σ p ln p) with p = σ / Σσ and 0 ln 0 = 0.
 
@@ -41,7 +54,13 @@ def effective_rank(sigma_R: Tensor) -> float:
     return float(torch.special.entr(share_R).sum().exp())
 
 
-@metric("rankme", needs="singular_values", accepts=("activations",), null=effective_rank_of_noise)
+@metric(
+    "rankme",
+    needs="singular_values",
+    accepts=("activations",),
+    null=effective_rank_of_noise,
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def rankme(sigma_R: Tensor) -> float:
     """Effective rank of activations: exp(−Σ p ln p) with p = σ / Σσ + 10⁻⁷, on the singular values, not their squares.
 
@@ -59,7 +78,12 @@ def _stable_rank_of_noise(shape: tuple[int, int]) -> float:
     return shape[0] * shape[1] / (math.sqrt(shape[0]) + math.sqrt(shape[1])) ** 2
 
 
-@metric("stable_rank", needs="singular_values", null=_stable_rank_of_noise)
+@metric(
+    "stable_rank",
+    needs="singular_values",
+    null=_stable_rank_of_noise,
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def stable_rank(sigma_R: Tensor) -> float:
     """Σσ² over the largest σ²: a number of directions that hardly sees small ones. From 1 to min(M, N).
 
@@ -77,7 +101,7 @@ def _participation_of_noise(shape: tuple[int, int], *, centred: bool) -> float |
     return rows * shape[1] / (rows + shape[1] + 1) if rows > 0 else None
 
 
-@metric("participation_ratio", needs="decomposed", null=_participation_of_noise)
+@metric("participation_ratio", needs="decomposed", null=_participation_of_noise, invariant=("scale",))
 def participation_ratio(matrix: Matrix, *, centred: bool = False) -> float:
     """(Σσ²)² / Σσ⁴: number of directions that share the variance; needs no decomposition. From 1 to min(M, N).
 
@@ -93,7 +117,12 @@ def participation_ratio(matrix: Matrix, *, centred: bool = False) -> float:
     return float(scaled_MN.square().sum() ** 2) / squared_inner_products(scaled_MN, scaled_MN)
 
 
-@metric("condition_number", needs="decomposed", bounds=(1.0, float("inf")))
+@metric(
+    "condition_number",
+    needs="decomposed",
+    bounds=(1.0, float("inf")),
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def condition_number(matrix: Matrix) -> float:
     """Largest over smallest singular value: how much a small change of the input may be amplified.
 
@@ -108,7 +137,12 @@ def condition_number(matrix: Matrix) -> float:
     return float(sigma_R[0] / sigma_R[-1])
 
 
-@metric("condition_number_above_tolerance", needs="decomposed", bounds=(1.0, float("inf")))
+@metric(
+    "condition_number_above_tolerance",
+    needs="decomposed",
+    bounds=(1.0, float("inf")),
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def condition_number_above_tolerance(matrix: Matrix) -> float:
     """Largest singular value over the smallest one above max(M, N) · 2⁻²³ · largest: directions float32 can resolve.
 

@@ -26,6 +26,7 @@ def _cka_estimator(*, debiased: bool) -> str:
     bounds=(-1.0, 1.0),
     null=ROWS_PERMUTED,
     estimator=_cka_estimator,
+    invariant=("scale", "permutation", "rotation", "shift"),
 )
 def cka(x: Matrix, y: Matrix, *, debiased: bool = False) -> float:
     """Linear centred kernel alignment: ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖), columns centred.
@@ -55,6 +56,7 @@ def _minibatch_estimator(*, batch_samples: int) -> str:
     bounds=(-1.0, 1.0),
     null=ROWS_PERMUTED,
     estimator=_minibatch_estimator,
+    invariant=("scale", "rotation", "shift"),
 )
 def minibatch_cka(x: Matrix, y: Matrix, *, batch_samples: int = 256) -> float:
     """Debiased CKA whose three terms are averaged over batches of samples before they are divided once.

@@ -16,7 +16,13 @@ def _gini_of_gaussian_noise(shape: tuple[int, int]) -> float:
     return math.sqrt(2) - 1
 
 
-@metric("gini", needs="decomposed", bounds=(0.0, 1.0), null=_gini_of_gaussian_noise)
+@metric(
+    "gini",
+    needs="decomposed",
+    bounds=(0.0, 1.0),
+    null=_gini_of_gaussian_noise,
+    invariant=("scale", "permutation", "transposition"),
+)
 def gini(matrix: Matrix) -> float:
     """Inequality of the magnitudes: Σ (2i − N − 1) |x|₍ᵢ₎ / (N Σ |x|), entries ascending.
 
@@ -37,7 +43,13 @@ def _hoyer_of_gaussian_noise(shape: tuple[int, int]) -> float | None:
     return None if root == 1 else root * (1 - math.sqrt(2 / math.pi)) / (root - 1)
 
 
-@metric("hoyer", needs="decomposed", bounds=(0.0, 1.0), null=_hoyer_of_gaussian_noise)
+@metric(
+    "hoyer",
+    needs="decomposed",
+    bounds=(0.0, 1.0),
+    null=_hoyer_of_gaussian_noise,
+    invariant=("scale", "permutation", "transposition"),
+)
 def hoyer(matrix: Matrix) -> float:
     """Sparsity from the ratio of the L1 to the L2 norm of the entries: (√N − ‖x‖₁/‖x‖₂) / (√N − 1).
 
