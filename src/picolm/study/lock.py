@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from picolm.base.config import identity_values
 from picolm.base.errors import PicoError
 from picolm.records import durable
 from picolm.records.manifest import content
@@ -100,8 +101,8 @@ class StudyLock(Locked):
 
     def substance(self) -> dict[str, Any]:
         """What must not change without a child version: everything but time, place, version, code and machine."""
-        kept = {"declared", "base", "variants", "data", "files", "cells"}
-        return self.model_dump(mode="json", include=kept)
+        kept = self.model_dump(mode="json", include={"variants", "data", "files", "cells"})
+        return {**kept, "declared": identity_values(self.config)}
 
 
 def read_lock(path: Path) -> StudyLock:

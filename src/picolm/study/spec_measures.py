@@ -120,7 +120,7 @@ class MeasureConfig(Settings):
     def _options_fit(self) -> MeasureConfig:
         required, optional = REDUCTION_OPTIONS[self.reduce]
         options = {"k", "step", "from_step", "x", "level", "censor", "smooth", "events", "window"}
-        given = {name for name in options & self.model_fields_set if getattr(self, name) is not None}
+        given = {name for name in options if getattr(self, name) != type(self).model_fields[name].default}
         missing = sorted(required - given)
         if missing:
             raise ValueError(f"reduce: {self.reduce} needs `{missing[0]}`")

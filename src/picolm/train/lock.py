@@ -26,6 +26,10 @@ HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 
 
+class RunBusy(PicoError):
+    """Another process is writing into the folder."""
+
+
 class RunLock:
     """Held while a process writes into a run folder."""
 
@@ -79,7 +83,7 @@ class RunLock:
     def _take_over(self) -> int:
         holder = self._read()
         if self._is_alive(holder):
-            raise PicoError(
+            raise RunBusy(
                 f"{self.path.parent}: process {holder.get('process', '?')} is writing this run",
                 f"wait for it or stop it; a process that is gone is noticed after {self._stale_seconds:.0f} seconds",
             )
