@@ -6,8 +6,9 @@ import getpass
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from picolm.base.errors import PicoError
 
@@ -25,7 +26,9 @@ SECRET_FORMS = {
 NOT_IN_PROSE = ("a private key", "a password in an address")
 """Text of captured batches is somebody's prose: such forms are often examples there."""
 PATTERNS = {kind: re.compile(form.encode()) for kind, form in SECRET_FORMS.items()}
-SECRET_VARIABLE = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)", re.IGNORECASE)
+SECRET_VARIABLE = re.compile(
+    r"(TOKEN(?!I[SZ]|S)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)", re.IGNORECASE
+)
 SHORTEST_SECRET = 8
 CHUNK_BYTES = 1 << 24
 OVERLAP_BYTES = 4096
@@ -139,6 +142,20 @@ def _search_table(path: Path, values: dict[str, bytes]) -> str | None:
             if found:
                 return f"{found} of the column {column}"
     return None
+
+
+def secret_setting(settings: Any, name: str = "") -> tuple[str, str] | None:
+    """The first setting whose text holds a secret, and of what sort; None if there is none. `settings`: nested as in a file."""
+    found = find_secret(settings.encode() if isinstance(settings, str) else repr(settings).encode())
+    if found is None or isinstance(settings, str):
+        return None if found is None else (name, found.rpartition(" in line ")[0])
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(settings, dict):
+        inner = settings.items()
+    elif isinstance(settings, list | tuple):
+        inner = enumerate(settings)
+    results = (secret_setting(value, f"{name}.{key}".removeprefix(".")) for key, value in inner)
+    return next((result for result in results if result), None)
 
 
 def refuse_secrets(files: dict[str, bytes | Path]) -> None:

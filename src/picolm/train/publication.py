@@ -10,6 +10,7 @@ from picolm.base.errors import PicoError
 from picolm.hub.background import Publication
 from picolm.hub.names import branch_of, check_collection, check_repo_id
 from picolm.hub.outbox import Destination
+from picolm.hub.secrecy import secret_setting
 from picolm.train.config import RunConfig
 from picolm.train.run import Parts
 
@@ -48,6 +49,16 @@ def destination_of(config: RunConfig[Any]) -> Destination | None:
     branch_of(config.run_name)
     slug = kept.hf_checkpoint.collection_slug
     return Destination(check_repo_id(kept.hf_checkpoint.repo_id, setting), None if slug is None else check_collection(slug))
+
+
+def refuse_secrets_in(config: RunConfig[Any]) -> None:
+    """PicoError if a setting holds a token or a key: the configuration is written into the run, logged and published."""
+    found = secret_setting(config.model_dump(mode="json"))
+    if found:
+        raise PicoError(
+            f"{found[0]} holds {found[1]}; it would be written into the run",
+            "take it out and revoke it: tokens come from the environment (HF_TOKEN, WANDB_API_KEY) or from `hf auth login`",
+        )
 
 
 @contextmanager
