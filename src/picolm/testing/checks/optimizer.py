@@ -143,7 +143,6 @@ def _round_trip(subject: OptimizerSubject) -> str:
         skipped=0,
         optimizer=stopped.optimizer,
         names=stopped.names,
-        method_state={},
         generators=[],
     )
     with tempfile.TemporaryDirectory() as folder:

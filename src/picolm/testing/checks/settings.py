@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,14 @@ class Unfilled:
     options: Mapping[str, Any]
 
 
-def examine(promises: CheckList, thing: Any, options: Mapping[str, Any], subject: Callable[[], Any]) -> list[Finding]:
+def examine(
+    promises: CheckList,
+    thing: Any,
+    options: Mapping[str, Any],
+    subject: Callable[[], Any],
+    *,
+    leave_out: Iterable[str] = (),
+) -> list[Finding]:
     """The findings about the subject; where its settings cannot be filled in, about the settings alone."""
     try:
         made = subject()
@@ -40,7 +47,7 @@ def examine(promises: CheckList, thing: Any, options: Mapping[str, Any], subject
             FILLED, "does not hold", f"{error.message} {f'({error.hint})' if error.hint else ''}".strip(), FILLED_WHY
         )
         return [*CheckList(promises.sort, *COMMON).examine(Unfilled(thing, options)), refused]
-    return promises.examine(made)
+    return promises.examine(made, leave_out=leave_out)
 
 
 FILLED = "it can be made with its settings"
