@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,24 +139,29 @@ class Checkpointer:
 
     def _copy_state(self, step: int) -> TrainingState:
         parts = self._parts
+        method_state = parts.method.state(parts.model)
         return copy_state(
             step=step,
             tokens=self._progress.tokens,
             skipped=self._progress.skipped,
+            method_tokens=self._progress.method_tokens,
+            flops=self._progress.flops,
+            method_flops=self._progress.method_flops,
             optimizer=parts.optimizer,
             names=parts.parameter_names,
-            method_state=parts.method.state(),
-            generators=self._gather_generators(),
+            method_state=method_state,
+            generators=self._gather(copy_generators()),
+            method_of_processes=self._gather(method_state.process_tensors),
         )
 
-    def _gather_generators(self) -> list[dict[str, Tensor]]:
-        """The random state of every process."""
-        fabric, own = self._parts.fabric, copy_generators()
-        gathered = {name: gather(fabric, state) for name, state in own.items()}
-        return [{name: states[rank].cpu() for name, states in gathered.items()} for rank in range(fabric.world_size)]
+    def _gather(self, own: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The tensors of every process, as copies on the CPU."""
+        fabric = self._parts.fabric
+        gathered = {name: gather(fabric, tensor).to("cpu", copy=True) for name, tensor in own.items()}
+        return [{name: tensors[rank] for name, tensors in gathered.items()} for rank in range(fabric.world_size)]
 
     def _copy_model(self) -> LanguageModel:
-        return copy.deepcopy(self._parts.model).to("cpu")
+        return self._parts.method.plain_model(self._parts.model)
 
     def _submit(self, pending: PendingCheckpoint, applied: bool) -> None:
         step = pending.state.step

@@ -17,7 +17,8 @@ def accepts(parts: Parts, progress: Progress, step: int, result: StepResult, gra
 
     PicoError once more than `training.max_skipped_updates` updates of the run were skipped.
     """
-    finite = bool(torch.isfinite(gradient_norm) & torch.isfinite(result.loss_sum))
+    seen = [gradient_norm] if result.loss_sum is None else [gradient_norm, result.loss_sum]
+    finite = all(bool(torch.isfinite(value)) for value in seen)
     if not agree(parts.fabric, not finite):
         return True
     progress.skipped += 1
@@ -36,11 +37,11 @@ def accepts(parts: Parts, progress: Progress, step: int, result: StepResult, gra
 def _describe(parts: Parts, step: int, result: StepResult, gradient_norm: Tensor) -> dict[str, object]:
     return {
         "step": step,
-        "loss_sum": str(float(result.loss_sum)),
+        "loss_sum": None if result.loss_sum is None else str(float(result.loss_sum)),
         "gradient_norm": str(float(gradient_norm)),
         "data_fingerprint": parts.whole_loader.fingerprint,
         "rows": parts.whole_loader.rows_of_step(step).tolist(),
-        "tensors": {name: _tensor_health(tensor) for name, tensor in parts.plain_tensors.items()},
+        "tensors": {name: _tensor_health(tensor) for name, tensor in parts.trained.items()},
     }
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from picolm.model.contract import flops_per_token
 from picolm.records import trainlog
-from picolm.train.methods.contract import StepResult
+from picolm.train.methods.contract import Series, StepResult
 from picolm.train.processes import total
 from picolm.train.run import Observer, Parts, Progress
 from picolm.train.speed import peak_flops_of
@@ -30,7 +29,9 @@ class StepLog:
         self._paused_seconds = 0.0
         self._steps_since_row = 0
         self._spikes = SpikeWatch()
-        self._flops_per_token = flops_per_token(parts.config.model, parts.whole_loader.row_length - 1)
+        self._said: dict[str, Tensor | float] = {}
+        self._tokens, self._flops = progress.tokens, progress.flops
+        """As of the last row."""
         self._peak_flops = peak_flops_of(parts.fabric)
 
     @contextmanager
@@ -40,9 +41,13 @@ class StepLog:
         yield
         self._paused_seconds += time.perf_counter() - begun
 
-    def after_update(self, step: int, result: StepResult, gradient_norm: Tensor) -> None:
-        """Write a row if this update is due for one. `step` is the number of updates before this one."""
+    def after_update(self, step: int, result: StepResult, said: Series, gradient_norm: Tensor) -> None:
+        """Write a row if this update is due for one. `step` is the number of updates before this one.
+
+        `said`: what the method had to say after it; kept for the next row.
+        """
         self._steps_since_row += 1
+        self._said.update(said)
         made = step + 1
         every = self._parts.config.monitoring.logging.log_every_n_steps
         if made % every and made != 1 and made != self._parts.config.training.max_steps:
@@ -64,24 +69,34 @@ class StepLog:
 
     def _row(self, step: int, result: StepResult, gradient_norm: float) -> dict[str, Any]:
         optimization = self._parts.config.training.optimization
-        tokens = self._parts.step_tokens
-        loss = float(total(self._parts.fabric, result.loss_sum)) / tokens
-        paused_seconds, step_seconds = self._paused_seconds, self._step_seconds()
+        progress = self._progress
+        steps, paused_seconds, step_seconds = self._steps_since_row, self._paused_seconds, self._step_seconds()
+        tokens, flops = (progress.tokens - self._tokens) / steps, (progress.flops - self._flops) / steps
+        self._tokens, self._flops = progress.tokens, progress.flops
+        series, self._said = {**result.series, **self._said}, {}
         limit = optimization.clip_norm
         return {
             "step": step + 1,
-            "tokens": self._progress.tokens,
-            "loss": _finite(loss),
+            "tokens": progress.tokens,
+            "loss": self._loss(result),
             "learning_rate": optimization.lr * self._parts.schedule(step),
             "gradient_norm": _finite(gradient_norm),
-            "skipped_updates": self._progress.skipped,
+            "skipped_updates": progress.skipped,
             "clip_factor": 1.0 if limit is None else _finite(min(1.0, limit / (gradient_norm + 1e-6))),
             "tokens_per_second": tokens / step_seconds,
             "step_seconds": step_seconds,
             "paused_seconds": paused_seconds,
-            "mfu": None if self._peak_flops is None else tokens / step_seconds * self._flops_per_token / self._peak_flops,
-            **{name: _finite(float(value)) for name, value in result.series.items()},
+            "mfu": None if self._peak_flops is None else flops / step_seconds / self._peak_flops,
+            "flops": progress.flops,
+            "method_tokens": progress.method_tokens,
+            "method_flops": progress.method_flops,
+            **{name: _finite(float(value)) for name, value in series.items()},
         }
+
+    def _loss(self, result: StepResult) -> float | None:
+        if result.loss_sum is None:
+            return None
+        return _finite(float(total(self._parts.fabric, result.loss_sum)) / self._parts.step_tokens)
 
     def _step_seconds(self) -> float:
         """Mean training seconds per step since the last row."""

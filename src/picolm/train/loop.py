@@ -12,8 +12,9 @@ from torch import Tensor
 from picolm.train.checkpoint import Checkpointer
 from picolm.train.guard import accepts
 from picolm.train.log import StepLog
+from picolm.train.methods.contract import Series
 from picolm.train.processes import agree
-from picolm.train.run import Observer, Parts, Progress, step_batch
+from picolm.train.run import Observer, Parts, Progress, advance, step_batch
 from picolm.train.stop import StopFlag
 
 
@@ -32,12 +33,12 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
         with checkpointer.observing():  # does nothing on ordinary steps
             result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
         checkpointer.copy_gradients()
-        gradient_norm = clip_gradients(parts.plain_tensors, parts.config.training.optimization.clip_norm)
+        gradient_norm = clip_gradients(parts.trained, parts.config.training.optimization.clip_norm)
         applied = accepts(parts, progress, step, result, gradient_norm)
         with checkpointer.observing_update():
-            update(parts, step, applied)
-        progress.step, progress.tokens = step + 1, progress.tokens + batch.global_tokens
-        log.after_update(step, result, gradient_norm)
+            said = update(parts, step, applied)
+        advance(parts, progress, step, result)
+        log.after_update(step, result, said, gradient_norm)
         with log.pausing():
             sealed = checkpointer.finish(applied)
         observer.advance(progress.step)
@@ -47,14 +48,18 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
     return True
 
 
-def update(parts: Parts, step: int, applied: bool) -> None:
-    """Apply one update at the schedule's learning rate, unless it is to be skipped, and clear the gradients."""
+def update(parts: Parts, step: int, applied: bool) -> Series:
+    """Apply one update at the schedule's learning rate, unless it is to be skipped, and clear the gradients.
+
+    Returns what the method has to say about it.
+    """
     for group in parts.optimizer.param_groups:
         group["lr"] = parts.config.training.optimization.lr * parts.schedule(step)
     if applied:
         parts.optimizer.step()
-        parts.method.after_update(step, parts.model, parts.optimizer)
+    said = parts.method.after_update(step, parts.model, parts.optimizer, applied=applied)
     parts.optimizer.zero_grad(set_to_none=True)
+    return said
 
 
 def clip_gradients(parameters: Mapping[str, Tensor], limit: float | None) -> Tensor:

@@ -132,7 +132,7 @@ class OnlineAnalysis:
     def _plain_weights(self) -> dict[str, Tensor]:
         """Plain name -> tensor; a tied head goes by its own name, too."""
         named = dict(self._parts.model.named_parameters(remove_duplicate=False))
-        weights = dict(self._parts.plain_tensors)
+        weights = dict(self._parts.effective_tensors)
         for name in self._parts.model.layout().tensors.keys() - weights.keys():
             parameter = named.get(f"{name}.weight", named.get(name))
             if parameter is not None:

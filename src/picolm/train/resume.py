@@ -73,12 +73,13 @@ def _begin(training: Training, progress: Progress, say: Callable[[str], None]) -
     seed_dropout(parts)
     if training.fork is not None:
         begin_from_fork(parts, progress, training.fork, say)
+    parts.method.start(progress.step, parts.model, parts.optimizer)
     if not parts.fabric.is_global_zero:
         return
     facts = identity.new_identity(
         parts.config,
         data=describe_data(training.data),
-        parameters=sum(parameter.numel() for parameter in parts.model.parameters()),
+        parameters=sum(tensor.numel() for tensor in parts.plain_tensors.values()),
         forked_from=None if training.fork is None else training.fork.facts(),
         member=training.member,
     )
@@ -100,8 +101,10 @@ def restore(parts: Parts, progress: Progress, folder: Path) -> int:
     seed_dropout(parts)
     if len(state.generators) == parts.fabric.world_size:
         restore_generators(state.generators[parts.fabric.global_rank])
-    parts.method.restore(state.method)
-    progress.step, progress.tokens, progress.skipped = state.step, state.tokens, state.skipped
+    parts.method.restore(state.method_state(parts.fabric.global_rank, parts.fabric.world_size), parts.model)
+    parts.method.start(state.step, parts.model, parts.optimizer)
+    _take_counts(progress, state)
+    progress.skipped = state.skipped
     progress.parent = manifest_hash(folder)
     return len(state.generators)
 
@@ -113,15 +116,20 @@ def begin_from_fork(parts: Parts, progress: Progress, fork: Fork, say: Callable[
     state = read_state(CheckpointFolder(fork.folder).training_state)
     load_weights(parts.model, fork.folder)
     if before.optimization.optimizer.name == now.optimization.optimizer.name:
-        restore_optimizer(parts.optimizer, parts.parameter_names, state, with_groups=False)
+        restore_optimizer(parts.optimizer, parts.parameter_names, state, forking=True)
     else:
         say(f"note: {before.optimization.optimizer.name} before, {now.optimization.optimizer.name} now: its state begins empty")
     if before.method.name == now.method.name:
-        parts.method.restore(state.method)
+        parts.method.restore(state.method_state(parts.fabric.global_rank, parts.fabric.world_size), parts.model)
     if len(state.generators) == parts.fabric.world_size and before.seeds.dropout == now.seeds.dropout:
         restore_generators(state.generators[parts.fabric.global_rank])
-    progress.step, progress.tokens = state.step, state.tokens
+    _take_counts(progress, state)
     say(f"beginning {parts.directory.path} from {fork.run.path} at step {fork.step}")
+
+
+def _take_counts(progress: Progress, state: TrainingState) -> None:
+    progress.step, progress.tokens, progress.flops = state.step, state.tokens, state.flops
+    progress.method_tokens, progress.method_flops = state.method_tokens, state.method_flops
 
 
 def unsaved_notes(directory: RunDirectory, step: int) -> list[str]:

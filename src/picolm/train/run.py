@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +14,7 @@ from picolm.model.contract import LanguageModel
 from picolm.optim.contract import Schedule
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
-from picolm.train.methods.contract import StepBatch, TrainingMethod
+from picolm.train.methods.contract import StepBatch, StepResult, TrainingMethod
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,6 +63,12 @@ class Parts:
     whole_loader: BatchLoader
     """Rows of all processes: what a snapshot says about its step."""
     plain_tensors: dict[str, Tensor]
+    effective_tensors: Mapping[str, Tensor]
+    """Plain name -> the weight that acts; looked up anew whenever it is read."""
+    trained: dict[str, nn.Parameter]
+    """Name -> every parameter the optimiser changes, a method's own included."""
+    plain_flops: float
+    """Floating-point operations of plain training per token."""
     parameter_names: dict[int, str]
     """id of a parameter -> its name."""
     decode: Callable[[list[int]], str] | None
@@ -82,13 +88,28 @@ class Progress:
     step: int = 0
     """Updates made."""
     tokens: int = 0
-    """Predicted tokens trained on, over all devices."""
+    """Predicted tokens trained on as a language model, over all devices."""
+    method_tokens: int = 0
+    """Tokens the method used for another purpose."""
+    flops: float = 0.0
+    """Floating-point operations of all training so far."""
+    method_flops: float = 0.0
+    """Those of them that were spent on the method's own tokens."""
     skipped: int = 0
     """Updates not applied because loss or gradient was not finite."""
     parent: str | None = None
     """Hash of the manifest of the newest sealed checkpoint."""
     sealed: set[int] = field(default_factory=set)
     """Steps that have a sealed checkpoint."""
+
+
+def advance(parts: Parts, progress: Progress, step: int, result: StepResult) -> None:
+    """Count one step and what it worked on."""
+    tokens = 0 if result.loss_sum is None else parts.step_tokens
+    progress.step, progress.tokens = step + 1, progress.tokens + tokens
+    progress.method_tokens += result.method_tokens
+    progress.method_flops += result.method_flops
+    progress.flops += tokens * parts.method.flops_per_token(parts.plain_flops, parts.model, step) + result.method_flops
 
 
 def step_batch(parts: Parts, step: int, tokens_BT: Tensor) -> StepBatch:

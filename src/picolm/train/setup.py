@@ -18,7 +18,7 @@ from picolm.data.contract import TokenRows, TokenSource
 from picolm.data.loader import BatchLoader, build_loader
 from picolm.data.tokenizer import load_tokenizer
 from picolm.hub.outbox import Destination
-from picolm.model.contract import LanguageModel, build_model
+from picolm.model.contract import LanguageModel, build_model, flops_per_token
 from picolm.model.precision import cpu_multiplies_bfloat16
 from picolm.optim.contract import OPTIMIZERS, build_schedule, optimizer_options
 from picolm.records.rundir import RunDirectory
@@ -27,10 +27,10 @@ from picolm.train.config import Precision, RunConfig
 from picolm.train.evaluation import Evaluator, prepare_evaluator
 from picolm.train.fork import Fork, check_fork
 from picolm.train.inputs import all_problems, open_checked_data, open_val_rows
-from picolm.train.methods.contract import METHODS, TrainingMethod
+from picolm.train.methods.contract import COMPILED, METHODS, SEVERAL_PROCESSES, RunFacts, TrainingMethod
 from picolm.train.observation import ValBatch
 from picolm.train.online import OnlineAnalysis, build_online
-from picolm.train.publication import destination_of
+from picolm.train.publication import destination_of, refuse_secrets_in
 from picolm.train.run import Parts
 
 if TYPE_CHECKING:
@@ -59,12 +59,14 @@ def build_training(
     config: RunConfig[Any], directory: RunDirectory, fork: Fork | None = None, member: identity.Membership | None = None
 ) -> Training:
     """All objects of the run. Everything that can be wrong with it is a PicoError here, before anything is written."""
+    refuse_secrets_in(config)
     data, val_rows = all_problems(lambda: open_checked_data(config), lambda: open_val_rows(config))
     check_continuation(directory, config, data)
     check_fork(directory, config, fork)
     destination = destination_of(config)
     torch.use_deterministic_algorithms(config.training.deterministic)
-    parts = build_parts(config, directory, build_fabric(config), build_method(config), data)
+    method = build_method(config)
+    parts = build_parts(config, directory, build_fabric(config, method), method, data)
     plan, val = build_capture(config, parts, val_rows)
     return Training(
         parts,
@@ -92,9 +94,10 @@ def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: To
     torch.set_num_threads(directory.identity()["environment"]["threads"])
 
 
-def build_fabric(config: RunConfig[Any]) -> Fabric:
+def build_fabric(config: RunConfig[Any], method: TrainingMethod) -> Fabric:
     """Fabric on the devices asked for, with all processes launched; PicoError if there are fewer devices."""
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     asked = config.training.fabric
     if asked.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
@@ -111,16 +114,32 @@ def build_fabric(config: RunConfig[Any]) -> Fabric:
             "on one device:" + _smaller_fabric_hint(config) + "; several machines are started by Slurm or torchrun",
         )
     several = asked.num_devices * asked.num_nodes > 1
-    fabric = Fabric(
-        accelerator=asked.accelerator,
-        devices=asked.num_devices,
-        num_nodes=asked.num_nodes,
-        precision=_effective_precision(asked.precision, asked.accelerator),
-        strategy="ddp" if several else "auto",
-    )
-    if several:
-        fabric.launch()
+    try:
+        fabric = Fabric(
+            accelerator=asked.accelerator,
+            devices=asked.num_devices,
+            num_nodes=asked.num_nodes,
+            precision=_effective_precision(asked.precision, asked.accelerator),
+            strategy=DDPStrategy(find_unused_parameters=not method.trains_all_parameters) if several else "auto",
+        )
+        if several:
+            fabric.launch()
+    except (ValueError, RuntimeError) as error:  # what the launcher (Slurm, torchrun) started is something else
+        raise PicoError(
+            f"training.fabric.num_nodes = {asked.num_nodes} and training.fabric.num_devices = {asked.num_devices} "
+            f"do not fit the processes that were started: {str(error).splitlines()[0]}",
+            "start num_nodes machines with num_devices tasks each (srun --nodes=.. --ntasks-per-node=..), or set both as started",
+        ) from error
+    check_supported(config, method, several=several, compiled=should_compile(config, fabric))
     return fabric
+
+
+def check_supported(config: RunConfig[Any], method: TrainingMethod, *, several: bool, compiled: bool) -> None:
+    """PicoError if the run would go in a way under which the method does not keep its promises."""
+    asked = {SEVERAL_PROCESSES: (several, _smaller_fabric_hint(config)), COMPILED: (compiled, " --set training.compile=false")}
+    for way, (wanted, hint) in asked.items():
+        if wanted and way not in method.supports:
+            raise PicoError(f"training.method ({config.training.method.name}) does not support {way}", hint.strip())
 
 
 def _effective_precision(asked: Precision, accelerator: str) -> Precision:
@@ -156,6 +175,8 @@ def build_parts(
     config: RunConfig[Any], directory: RunDirectory, fabric: Fabric, method: TrainingMethod, data: TokenSource
 ) -> Parts:
     """Model, optimiser, schedule and loader."""
+    whole_loader = loader_of(config, data)
+    method.begin_run(run_facts(config, whole_loader))
     model = method.wrap_model(initial_model(config))
     compiled = should_compile(config, fabric)
     fabric_model = fabric.setup_module(cast(nn.Module, torch.compile(model)) if compiled else model)
@@ -163,7 +184,6 @@ def build_parts(
     shared = {"betas": optimization.betas, "eps": optimization.eps, "weight_decay": optimization.weight_decay}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
     optimizer = OPTIMIZERS.find(optimization.optimizer.name)(model.named_parameters(), **options)
-    whole_loader = loader_of(config, data)
     schedule = build_schedule(
         optimization.lr_scheduler,
         max_steps=config.training.max_steps,
@@ -183,9 +203,24 @@ def build_parts(
         loader=loader_of(config, data, fabric.global_rank, fabric.world_size),
         whole_loader=whole_loader,
         plain_tensors=method.plain_tensors(model),
+        effective_tensors=method.effective_tensors(model),
+        trained=dict(model.named_parameters()),
+        plain_flops=flops_per_token(config.model, whole_loader.row_length - 1),
         parameter_names={id(parameter): name for name, parameter in model.named_parameters()},
         decode=None if tokenizer is None else tokenizer.decode,
         compiled=compiled,
+    )
+
+
+def run_facts(config: RunConfig[Any], whole_loader: BatchLoader) -> RunFacts:
+    """What the method may know of the run."""
+    return RunFacts(
+        seed=config.training.seeds.method,
+        max_steps=config.training.max_steps,
+        warmup_steps=config.training.optimization.lr_warmup_steps,
+        batch_sequences=whole_loader.batch_sequences,
+        row_tokens=whole_loader.row_length - 1,
+        rows_of_step=whole_loader.batch_of_step,
     )
 
 
