@@ -14,6 +14,7 @@ from picolm.records import durable
 FORMAT = "picolm.judgement/1"
 
 Verdict = Literal["supported", "refuted", "inconclusive", "invalid", "exploratory"]
+Scale = Literal["difference", "log ratio", "slope", "smallest step", "share", "distance", "exact"]
 
 
 class Record(pydantic.BaseModel):
@@ -152,7 +153,7 @@ class PredictionJudgement(Record):
     """What the report calls the measure."""
     direction: str = ""
     """lower, higher, either, increasing, decreasing; empty where there is none."""
-    scale: Literal["difference", "log ratio", "slope", "trend score", "rank", "share", "exact"] = "difference"
+    scale: Scale = "difference"
     """What `effect` is. log ratio: natural logarithm; exp gives the factor."""
     at_least: float = 0.0
     """The threshold on the effect's scale; for equivalence minus the margin."""
@@ -161,8 +162,8 @@ class PredictionJudgement(Record):
 
     verdict: Verdict
     sub_label: str = ""
-    """refuted: reversed, negligible, too small, outside the margin, violated; inconclusive: before the first look, not reached in
-    the sequence, not resolvable in budget; supported: fragile. Empty: nothing to add."""
+    """refuted: reversed, negligible, too small, outside the margin, violated, ...; inconclusive: before the first look, not
+    reached, not testable, not resolvable in budget; supported: fragile; exploratory: descriptive. Empty: nothing to add."""
     fragile: bool = False
     """Whether leaving out one seed takes the verdict's ground away."""
     reason: str
@@ -235,6 +236,7 @@ class VariantSummary(Record):
 
     name: str
     role: str
+    label: str
     changes: dict[str, Any]
     """Dotted key -> value, only what differs from the base configuration."""
     runs: int
@@ -302,6 +304,8 @@ class Judgement(Record):
     looks: tuple[int, ...]
     thresholds: tuple[float, ...]
     """Per look: what p must not exceed, the same for every prediction."""
+    next_look: int | None = None
+    """Number of seeds at which it is judged next. Null: it is decided, or no declared look is left."""
     seeds: Seeds
     variants: tuple[VariantSummary, ...]
     checks: tuple[CheckResult, ...]

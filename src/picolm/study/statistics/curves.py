@@ -43,6 +43,14 @@ def simultaneous_band(effects_ST: ArrayLike, *, shift: float = 0.0, level: float
     return Band(mean_T, mean_T - half_T, mean_T + half_T, p_T, float(p_T.min()))
 
 
+def max_t_p(effects_ST: ArrayLike, shift: float = 0.0, seed: int = 0) -> float:
+    """One-sided p of "at most `shift` everywhere": share of sign flips whose largest t reaches the one seen."""
+    shifted = np.asarray(effects_ST, dtype=np.float64) - shift
+    largest = _flipped_maxima(shifted, np.random.default_rng(seed))
+    reached = np.count_nonzero(largest >= _t_of(shifted[None])[0].max() - 1e-9)
+    return (reached + 1) / (len(largest) + 1) if len(shifted) > ENUMERATED_UP_TO else reached / len(largest)
+
+
 def first_separation(p_T: ArrayLike, threshold: float) -> int | None:
     """Index of the first point from which on every adjusted p is at or below `threshold`; None if the last one is not."""
     crossed = np.asarray(p_T) <= threshold

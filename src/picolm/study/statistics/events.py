@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,25 +15,23 @@ class Alignment(NamedTuple):
 
     effect: float
     p: float
-    events: int
+    points: int
+    """Points near an event."""
 
 
-def event_alignment(values: ArrayLike, events: Sequence[int], window: tuple[int, int]) -> Alignment:
-    """Mean of `values` at the lags `window` (first to last, inclusive, in points) after each event, minus the mean elsewhere.
+def event_alignment(values: ArrayLike, near: ArrayLike) -> Alignment:
+    """Mean of `values` at the points marked in `near` (those within the lag window of an event) minus the mean elsewhere.
 
-    p: share of all circular shifts of the events (the unshifted one included) whose effect is at least this large; a shift keeps
-    the spacing of the events and the autocorrelation of the series. Oriented: turn dips by a minus sign first.
+    p: share of all circular shifts of the marks (the unshifted one included) whose effect is at least this large; a shift keeps
+    the spacing of the marks and the autocorrelation of the series. Orient first: turn dips by a minus sign, take trends out.
     """
-    series = np.asarray(values, dtype=np.float64)
-    near = np.zeros(series.size)
-    for event in events:
-        near[[point for point in range(event + window[0], event + window[1] + 1) if 0 <= point < series.size]] = 1.0
-    inside = int(near.sum())
+    series, marks = np.asarray(values, dtype=np.float64), np.asarray(near, dtype=np.float64)
+    inside = int(marks.sum())
     if inside in (0, series.size):
-        return Alignment(0.0, 1.0, len(events))
-    effects = _effects_of_shifts(series, near, inside)
+        return Alignment(0.0, 1.0, inside)
+    effects = _effects_of_shifts(series, marks, inside)
     p = float(np.count_nonzero(effects >= effects[0] - 1e-12 * np.abs(series).max())) / series.size
-    return Alignment(float(effects[0]), p, len(events))
+    return Alignment(float(effects[0]), p, inside)
 
 
 def _effects_of_shifts(series: Floats, near: Floats, inside: int) -> Floats:
@@ -53,3 +50,10 @@ def local_extremes(values: ArrayLike, *, deviations: float, span: int = 20) -> l
         if spread > 0 and series[point] - middle > deviations * spread:
             found.append(point)
     return found
+
+
+def without_trend(values: ArrayLike, span: int = 21) -> Floats:
+    """Values minus their running median over `span` points around each."""
+    series, half = np.asarray(values, dtype=np.float64), span // 2
+    middle = [np.median(series[max(0, at - half) : at + half + 1]) for at in range(series.size)]
+    return np.asarray(series - np.array(middle))

@@ -65,3 +65,40 @@ def change_point(values: ArrayLike) -> int | None:
     after = (series.sum() - np.cumsum(series)[:-1]) / (series.size - sizes)
     between = sizes * (series.size - sizes) * (before - after) ** 2
     return 1 + int(np.argmax(between))
+
+
+def phases(values: ArrayLike, *, most: int = 5, shortest: int = 4) -> int:
+    """Number of straight pieces that describe the curve best: least squares by dynamic programming, chosen by BIC.
+
+    Each piece costs three numbers (level, slope, where it begins). Points are taken as evenly spaced and their errors as
+    independent; autocorrelated ones make the number too large, so compare variants. No piece is shorter than `shortest`.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    count = series.size
+    if count < 2 * shortest:
+        return 1
+    cost = _line_costs(series, shortest)
+    best = cost[0].copy()
+    floor = 1e-12 * float(((series - series.mean()) ** 2).sum()) + 1e-300
+    criteria = [count * np.log(max(best[count], floor) / count) + 3 * np.log(count)]
+    for pieces in range(2, most + 1):
+        best = np.array([min((best[cut] + cost[cut, end] for cut in range(end)), default=np.inf) for end in range(count + 1)])
+        criteria.append(count * np.log(max(best[count], floor) / count) + 3 * pieces * np.log(count))
+    return 1 + int(np.argmin(criteria))
+
+
+def _line_costs(series: Floats, shortest: int) -> Floats:
+    """cost[a, b]: squared error of the best line through points a to b - 1; infinite for too short a piece."""
+    count = series.size
+    at = np.arange(count, dtype=np.float64)
+    sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in (series, series**2, at, at**2, at * series)]
+    cost = np.full((count + 1, count + 1), np.inf)
+    for start in range(count):
+        ends = np.arange(start + shortest, count + 1)
+        if not ends.size:
+            continue
+        y, yy, x, xx, xy = (part[ends] - part[start] for part in sums)
+        size = ends - start
+        spread = xx - x**2 / size
+        cost[start, ends] = np.maximum(0.0, yy - y**2 / size - (xy - x * y / size) ** 2 / spread)
+    return cost

@@ -1,0 +1,89 @@
+"""One paragraph of plain words; a person who reads only this is not misled."""
+
+from __future__ import annotations
+
+import math
+
+from picolm.study.judgement import Judgement, PredictionJudgement
+
+_OPENING = {
+    "supported": "Supported.",
+    "refuted": "Refuted.",
+    "inconclusive": "Inconclusive.",
+    "invalid": "Invalid: nothing can be said about the hypothesis.",
+    "exploratory": "Exploratory: no verdict.",
+}
+
+
+def conclusion_of(judgement: Judgement) -> str:
+    """The verdict, what it rests on, what it does not say."""
+    sentences = [_OPENING[judgement.verdict], f'The hypothesis was: "{judgement.statement.strip().rstrip(".")}".']
+    if judgement.verdict == "invalid":
+        failed = [f"{check.name} ({check.sentence})" for check in judgement.checks if check.passed is False]
+        return " ".join([*sentences, f"What failed: {'; '.join(failed)}. The numbers below are shown without a verdict."])
+    if judgement.verdict == "exploratory":
+        return " ".join([*sentences, *_exploratory(judgement)])
+    sentences += [_said(found) for found in judgement.predictions if found.primary]
+    sentences += _others(judgement)
+    sentences += _limits(judgement)
+    return " ".join(sentences)
+
+
+def _exploratory(judgement: Judgement) -> list[str]:
+    why = judgement.deviations[0] if judgement.deviations else "it was declared so"
+    failed = [check.name for check in judgement.checks if check.passed is False]
+    also = [f"Checks that failed: {', '.join(failed)}."] if failed else []
+    return [
+        f"Reason: {why}.",
+        "Differences are shown with intervals; what they suggest needs a study of its own, locked before its runs.",
+        *also,
+    ]
+
+
+def _said(found: PredictionJudgement) -> str:
+    label = f", {found.sub_label}" if found.sub_label else ""
+    text = f"{found.name} ({found.sentence}) is {found.verdict}{label}"
+    if found.mean is not None and found.scale != "exact":
+        text += f": {_amount(found)}"
+    text += "."
+    if found.fragile:
+        text += " This rests on single seeds: without one of them it would not be so clear."
+    if found.verdict == "inconclusive":
+        text += f" Why: {found.reason}."
+    return text
+
+
+def _amount(found: PredictionJudgement) -> str:
+    """The effect in words: on ratios the factor."""
+    assert found.mean is not None
+    interval = found.intervals[0] if found.intervals else None
+    if found.scale == "log ratio":
+        shown, name = [math.exp(found.mean)], "the factor is"
+        bounds = [] if interval is None else [math.exp(value) for value in (interval.low, interval.high) if value is not None]
+    else:
+        shown, name = [found.mean], "in the predicted direction the mean is"
+        bounds = [] if interval is None else [value for value in (interval.low, interval.high) if value is not None]
+    between = (
+        f" ({100 * interval.level:.3g}% interval {bounds[0]:.3g} to {bounds[1]:.3g})" if interval and len(bounds) == 2 else ""
+    )
+    return f"{name} {shown[0]:.3g}{between} over {len(found.effects)} seeds"
+
+
+def _others(judgement: Judgement) -> list[str]:
+    rest = [found for found in judgement.predictions if not found.primary]
+    if not rest:
+        return []
+    return ["Beside it: " + "; ".join(f"{found.name} is {found.verdict}" for found in rest) + "."]
+
+
+def _limits(judgement: Judgement) -> list[str]:
+    found = []
+    if judgement.failures:
+        found.append(f"{len(judgement.failures)} runs did not end in the ordinary way and are counted as declared.")
+    if judgement.next_look is not None:
+        found.append(f"The next declared look is at {judgement.next_look} seeds.")
+    if judgement.verdict == "inconclusive":
+        found.append("Inconclusive does not mean that there is no difference.")
+    if judgement.deviations:
+        found.append("Deviations: " + "; ".join(judgement.deviations) + ".")
+    return found
