@@ -8,6 +8,7 @@ from picolm.evaluate.cadence import Cadence, resume_cadence, skipped_settings
 from picolm.evaluate.contract import EvaluationConfig, build_evaluations
 from picolm.evaluate.live import LiveEvaluation
 from picolm.records.evaluation import read_scores, read_settings, write_scores
+from picolm.records.items import Items, read_items
 from picolm.records.rundir import RunDirectory
 
 TEXT = "metrics: [{name: perplexity, label: often, every_n_steps: 10}, {name: perplexity, label: slow}]"
@@ -94,3 +95,23 @@ def test_a_run_gets_scores_of_what_is_due_and_a_reason_for_what_is_left_out(tmp_
     assert labels(live().at(9, 90, bigram, is_checkpoint=True, training_seconds=0.0)) == ["slow", "quick"]
     rows = read_scores(run)
     assert set(rows[rows.evaluation == "slow"].step) == {0, 6, 9} and set(rows[rows.evaluation == "quick"].step) >= {0, 6, 9}
+
+
+def test_the_last_step_of_a_run_keeps_single_items(tmp_path, monkeypatch, bigram, tokenizer):
+    (tmp_path / "mine.py").write_text(
+        "from picolm.evaluate.contract import Evaluation, ItemValues\n"
+        "class Three(Evaluation):\n"
+        "    def check(self, given): pass\n"
+        "    def run(self, scorer): return []\n"
+        "    def settings(self, scorer): return {}\n"
+        "    def item_values(self): return ItemValues('accuracy', [1.0, 0.0, 1.0])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = parse_settings(EvaluationConfig, {"metrics": ["./mine.py:Three"]}, "t")
+    run = RunDirectory(tmp_path / "run")
+    built = build_evaluations(config, tokenizer=tokenizer)
+    live = LiveEvaluation(built, config, run, tokenizer=tokenizer, last_step=9, device=torch.device("cpu"), precision="32-true")
+    for step in (0, 9):
+        live.at(step, 10 * step, bigram, is_checkpoint=True, training_seconds=1.0)
+    assert read_items(run, 9, "Three") == Items("accuracy", [1.0, 0.0, 1.0])
+    assert read_items(run, 0, "Three") is None

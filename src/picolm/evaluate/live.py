@@ -14,6 +14,7 @@ from picolm.evaluate.contract import EvaluationConfig, NamedEvaluation, run_eval
 from picolm.evaluate.processes import Processes, all_processes
 from picolm.evaluate.scorer import Tokenizer
 from picolm.records.evaluation import write_scores
+from picolm.records.items import Items, write_items
 from picolm.records.rundir import RunDirectory
 
 
@@ -32,6 +33,7 @@ class LiveEvaluation:
         precision: str,
     ) -> None:
         self._run = run
+        self._last_step = last_step
         self._tokenizer = tokenizer
         self._device = device
         self._precision = precision
@@ -57,7 +59,16 @@ class LiveEvaluation:
         self.cadence.note_seconds(settings)
         if self._processes.rank == 0:
             write_scores(self._run, step, tokens, scores, settings | skipped_settings(due))
+            if step == self._last_step:
+                self._keep_items(due, step)
         return due
+
+    def _keep_items(self, due: Due, step: int) -> None:
+        """At the end of a run, single items are kept too: studies compare runs item by item."""
+        for named in due.evaluations:
+            values = named.evaluation.item_values()
+            if values is not None:
+                write_items(self._run, step, named.label, Items(values.measure, values.values, values.weights))
 
     def _agreed(self, due: Due) -> Due:
         """The first process's decision: clocks differ, and all must run the same evaluations."""

@@ -110,6 +110,10 @@ class RunDirectory:
     def evaluation_file(self, step: int) -> Path:
         return self.evaluations / f"step_{step}.json"
 
+    def items_file(self, step: int, evaluation: str) -> Path:
+        """The headline measure of an evaluation item by item."""
+        return self.evaluations / "items" / f"step_{step}.{evaluation}.parquet"
+
     def evaluated_steps(self) -> list[int]:
         """Steps that have scores, ascending."""
         numbers = (path.stem.removeprefix("step_") for path in self.evaluations.glob("step_*.json"))
