@@ -9,8 +9,9 @@ from typing import Any
 import numpy
 import pytest
 
+from picolm.train.methods.contract import draws_for
 from picolm.train.methods.smlmt_buffer import RollingBuffer
-from picolm.train.methods.smlmt_draws import draws_for, weighted_choice
+from picolm.train.methods.smlmt_draws import weighted_choice
 from picolm.train.methods.smlmt_episodes import Episode, EpisodeSettings, draw_episode
 from picolm.train.methods.smlmt_published import draw_position_episode
 
@@ -42,8 +43,8 @@ def episodes(count: int, settings: EpisodeSettings = SETTINGS) -> list[Episode]:
 
 def position_episodes(count: int, *, shared: bool, collapsed: bool) -> list[Episode]:
     buffer = filled(9)
-    options = {"shared_positions": shared, "collapsed_labels": collapsed, "vocab_size": VOCABULARY}
-    found = [draw_position_episode(buffer, SETTINGS, draws_for(1, "episode", 9, number), **options) for number in range(count)]
+    settings = replace(SETTINGS, shared_positions=shared, collapsed_labels=collapsed)
+    found = [draw_position_episode(buffer, settings, draws_for(1, "episode", 9, number), VOCABULARY) for number in range(count)]
     return [episode for episode in found if episode is not None]
 
 
@@ -104,6 +105,7 @@ def test_a_sequence_with_the_mask_token_in_it_is_never_used():
     buffer = filled(2, mask_token=3)
     assert len(buffer.sequences_of(3)) == 0
     assert 0 < len(buffer) < 3 * ROWS
+    assert len(buffer) + buffer.unusable == 3 * ROWS
 
 
 def test_candidates_lie_in_the_band_and_in_enough_sequences():

@@ -34,7 +34,7 @@ from picolm.optim.contract import Schedule
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-METHODS = Registry("training method", builtin_modules=("picolm.train.methods.plain",))
+METHODS = Registry("training method", builtin_modules=("picolm.train.methods.plain", "picolm.train.methods.maml"))
 
 SEVERAL_PROCESSES = "several processes"
 COMPILED = "compile"

@@ -29,18 +29,23 @@ class Block:
 
     step: int
     sequences_SL: numpy.ndarray
+    unusable: int
+    """Sequences left out because they hold the mask token."""
     posting_tokens_P: Integers
     posting_sequences_P: Integers
     occurrences_V: Integers
 
     @staticmethod
-    def of(step: int, sequences_SL: Integers, vocab_size: int) -> Block:
+    def of(step: int, sequences_SL: Integers, vocab_size: int, mask_token: int) -> Block:
         """Index the sequences of a step."""
+        clean_S = (sequences_SL != mask_token).all(axis=1)
+        sequences_SL = sequences_SL[clean_S]
         count, length = sequences_SL.shape
         tokens_P = sequences_SL.ravel().astype(numpy.int64)
         pair_P = numpy.unique(tokens_P * max(count, 1) + numpy.repeat(numpy.arange(count), length))
         occurrences_V = numpy.bincount(tokens_P, minlength=vocab_size)
-        return Block(step, sequences_SL.astype(numpy.int32), *numpy.divmod(pair_P, max(count, 1)), occurrences_V)
+        unusable = len(clean_S) - count
+        return Block(step, sequences_SL.astype(numpy.int32), unusable, *numpy.divmod(pair_P, max(count, 1)), occurrences_V)
 
     def postings(self, token: int) -> Integers:
         """Numbers, within this block, of the sequences that hold a token."""
@@ -58,7 +63,7 @@ class RollingBuffer:
     def __init__(self, *, sequences: int, sequence_tokens: int | None, vocab_size: int, mask_token: int) -> None:
         self._wanted = sequences
         self._sequence_tokens = sequence_tokens
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._mask_token = mask_token
         self._blocks: deque[Block] = deque()
         self._holding_V = numpy.zeros(vocab_size, dtype=numpy.int64)
@@ -68,6 +73,11 @@ class RollingBuffer:
     def steps(self) -> list[int]:
         """The steps whose rows are in it."""
         return [block.step for block in self._blocks]
+
+    @property
+    def unusable(self) -> int:
+        """Sequences of these steps that are left out because they hold the mask token."""
+        return sum(block.unusable for block in self._blocks)
 
     def advance_to(self, step: int, read: Callable[[int], Integers]) -> None:
         """Hold what belongs to `step`; `read` gives the rows (B, T + 1) of a step. Steps already held are not read again."""
@@ -122,17 +132,16 @@ class RollingBuffer:
     def _index(self, step: int, rows_BT: Integers) -> Block:
         length, count = self._length_in(rows_BT), self._sequences_in(rows_BT)
         sequences_SL = rows_BT[:, : count // len(rows_BT) * length].reshape(count, length)
-        clean_S = (sequences_SL != self._mask_token).all(axis=1)
-        return Block.of(step, sequences_SL[clean_S], self._vocab_size)
+        return Block.of(step, sequences_SL, self.vocab_size, self._mask_token)
 
     def _add(self, block: Block) -> None:
         self._blocks.append(block)
-        self._holding_V += numpy.bincount(block.posting_tokens_P, minlength=self._vocab_size)
+        self._holding_V += numpy.bincount(block.posting_tokens_P, minlength=self.vocab_size)
         self._occurrences_V += block.occurrences_V
 
     def _drop(self) -> None:
         block = self._blocks.popleft()
-        self._holding_V -= numpy.bincount(block.posting_tokens_P, minlength=self._vocab_size)
+        self._holding_V -= numpy.bincount(block.posting_tokens_P, minlength=self.vocab_size)
         self._occurrences_V -= block.occurrences_V
 
     def _clear(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy
+import torch
 
 from picolm.train.methods.smlmt_buffer import RollingBuffer
 from picolm.train.methods.smlmt_draws import Integers, choice, weighted_choice
@@ -35,6 +36,10 @@ class EpisodeSettings:
     """Departure: other occurrences of the word stay readable."""
     sorted_labels: bool = False
     """Departure: labels follow token numbers instead of a fresh permutation."""
+    shared_positions: bool = False
+    """Departure: examples are the tokens at a few positions, the same in all sequences."""
+    collapsed_labels: bool = False
+    """Departure: sequences are drawn without regard to words, and a target that is none of the classes becomes class 0."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Episode:
         return len(self.words_N)
 
 
-def draw_episode(buffer: RollingBuffer, settings: EpisodeSettings, draws: numpy.random.Generator) -> Episode | None:
+def draw_episode(buffer: RollingBuffer, settings: EpisodeSettings, draws: torch.Generator) -> Episode | None:
     """An episode of `ways` words, of fewer if the buffer has no more that fit, or None with fewer than two.
 
     Each word gives `support + query` distinct sequences, in which all its occurrences are masked.
@@ -84,7 +89,7 @@ def draw_episode(buffer: RollingBuffer, settings: EpisodeSettings, draws: numpy.
     return Episode(words_N, *parts)
 
 
-def label_order(words_N: Integers, settings: EpisodeSettings, draws: numpy.random.Generator) -> Integers:
+def label_order(words_N: Integers, settings: EpisodeSettings, draws: torch.Generator) -> Integers:
     """The words in the order of their labels: a fresh permutation, so that no label can be learnt by heart."""
     return numpy.sort(words_N) if settings.sorted_labels else words_N[choice(draws, len(words_N), len(words_N))]
 

@@ -7,6 +7,7 @@ and whether a target that is none of the classes is taken for class 0 or left ou
 from __future__ import annotations
 
 import numpy
+import torch
 
 from picolm.train.methods.smlmt_buffer import RollingBuffer
 from picolm.train.methods.smlmt_draws import Integers, choice
@@ -14,13 +15,7 @@ from picolm.train.methods.smlmt_episodes import FEWEST_WAYS, Episode, EpisodeSet
 
 
 def draw_position_episode(
-    buffer: RollingBuffer,
-    settings: EpisodeSettings,
-    draws: numpy.random.Generator,
-    *,
-    shared_positions: bool,
-    collapsed_labels: bool,
-    vocab_size: int,
+    buffer: RollingBuffer, settings: EpisodeSettings, draws: torch.Generator, vocab_size: int
 ) -> Episode | None:
     """An episode of `ways` random sequences, each with `support` and `query` positions; None if the buffer is too small.
 
@@ -30,15 +25,15 @@ def draw_position_episode(
     if len(buffer) < settings.ways:
         return None
     sequences_BL = buffer.sequences(choice(draws, len(buffer), settings.ways))
-    positions_BP = draw_positions(draws, sequences_BL, settings.support + settings.query, shared=shared_positions)
+    positions_BP = draw_positions(draws, sequences_BL, settings.support + settings.query, shared=settings.shared_positions)
     targets_BP = numpy.take_along_axis(sequences_BL, positions_BP, axis=1)
     words_N = numpy.unique(targets_BP[:, : settings.support])
-    if collapsed_labels and len(words_N) < settings.ways:
+    if settings.collapsed_labels and len(words_N) < settings.ways:
         others_V = numpy.setdiff1d(numpy.arange(vocab_size), words_N)
         filling = others_V[choice(draws, len(others_V), settings.ways - len(words_N))]
         words_N = numpy.concatenate([words_N, filling])
     words_N = label_order(words_N[: settings.ways], settings, draws)
-    label_of_V = numpy.full(vocab_size, 0 if collapsed_labels else -1)
+    label_of_V = numpy.full(vocab_size, 0 if settings.collapsed_labels else -1)
     label_of_V[words_N] = numpy.arange(len(words_N))
     split = [slice(settings.support), slice(settings.support, None)]
     parts = [_examples(sequences_BL, positions_BP[:, part], label_of_V[targets_BP[:, part]], settings) for part in split]
@@ -46,7 +41,7 @@ def draw_position_episode(
     return Episode(words_N, *parts) if usable else None
 
 
-def draw_positions(draws: numpy.random.Generator, sequences_BL: Integers, count: int, *, shared: bool) -> Integers:
+def draw_positions(draws: torch.Generator, sequences_BL: Integers, count: int, *, shared: bool) -> Integers:
     """(B, P): distinct positions of every sequence, or one draw for all of them."""
     count_B, length = sequences_BL.shape
     if shared:
