@@ -62,6 +62,16 @@ def test_where_there_is_text_beside_tokens_the_models_own_tokenizer_decides(toke
     assert scores(Perplexity(data=str(path)), bigram, tokenizer)["all", "loss_per_token"].n == 6
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"), [([1, 300], "holds token id 300; the model knows 257"), ([5, -1], "`input_ids` is not a list")]
+)
+def test_token_ids_that_the_model_does_not_know_are_refused_by_check(tokenizer, tmp_path, ids, message):
+    path = write_parquet(tmp_path / "tokens.parquet", [{"input_ids": [1, 2, 3]}, {"input_ids": ids}])
+    for evaluation in (Perplexity(data=str(path)), PalomaOriginal(dataset_name=str(path))):
+        with pytest.raises(PicoError, match=message):
+            evaluation.check(Given(None, tokenizer, 16, 257))
+
+
 def test_a_domain_is_a_file_or_what_a_column_says(bigram, tokenizer, write_jsonl):
     path = write_jsonl("texts/web.jsonl", [{"text": "a", "source": "x"}, {"text": "b", "source": "y"}])
     write_jsonl("texts/books-00000-of-00002.jsonl", [{"text": "c", "source": "x"}])

@@ -113,13 +113,22 @@ def test_models_stand_side_by_side_with_the_quoted_rows_of_the_paper(place, monk
     text = Path(f"table.{ending}").read_text()
     assert "two - one, hellaswag:" in capsys.readouterr().err, "differences are paired, item by item"
     if ending == "json":
-        assert [entry["model"] for entry in json.loads(text)] == ["one", "two", "tiny@10"]
+        entries = json.loads(text)
+        assert [entry["model"] for entry in entries] == ["one", "two", "tiny@10"]
+        assert [gap["first"] for gap in entries[1]["differences"]] == ["one", "one"] and not entries[0]["differences"]
         return
     assert "tiny@10" in text and "136.17" in text and "quoted" in text.lower() and "arXiv 2509.16413" in text
     if ending == "csv":
         rows = list(csv.DictReader(text.splitlines()))
         assert len(rows) == 3 + 10 and rows[0]["source"] == "measured" and rows[-1]["model"] == "OPT 350M"
         assert float(rows[0]["paloma"]) > 1 and rows[2]["tokens"] == "640"
+        assert rows[0]["hellaswag_difference"] == "" and rows[-1]["hellaswag_difference"] == ""
+        gap = float(rows[1]["hellaswag_difference"])
+        assert 100 * gap == pytest.approx(float(rows[1]["hellaswag"]) - float(rows[0]["hellaswag"]))
+        assert float(rows[1]["paloma_difference_standard_error"] or 0) >= 0
+    else:
+        assert text.count("tiny@10") == 3, "in the table, and twice among the differences"
+        assert "Differences from one, item by item (paired)" in text
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def _evaluate(subject: Subject, config: EvaluationConfig, device: str, precision
 
     from picolm.cli.console import say
     from picolm.evaluate.contract import build_evaluations, check_evaluations, run_evaluations
+    from picolm.evaluate.head import vocabulary_of
     from picolm.evaluate.scorer import longest_sequence
     from picolm.evaluate.subject import run_data
     from picolm.records.evaluation import write_scores
@@ -121,7 +122,8 @@ def _evaluate(subject: Subject, config: EvaluationConfig, device: str, precision
     model = subject.load_model().to(place)
     tokenizer = subject.load_tokenizer()
     data = None if subject.run is None else run_data(subject.run)
-    evaluations = build_evaluations(config, data=data, tokenizer=tokenizer, max_seq_len=longest_sequence(model))
+    longest, known = longest_sequence(model), vocabulary_of(model)
+    evaluations = build_evaluations(config, data=data, tokenizer=tokenizer, max_seq_len=longest, vocab_size=known)
     check_evaluations(evaluations)
     say(f"scoring {subject.name}: {', '.join(named.label for named in evaluations)}")
     prefix = subject.prefix_token_id(tokenizer)
@@ -170,13 +172,22 @@ def _put_out(evaluated: list[_Evaluated], output: Path | None, *, quoted: bool) 
     if output is None:
         typer.echo(render_table(rows, "md"), nl=False)
     elif output.suffix == ".json":
-        durable.write_text(output, json.dumps([_as_json(each) for each in evaluated], indent=1, ensure_ascii=False) + "\n")
+        content = [
+            _as_json(each) | {"differences": _differences(row, measured)} for each, row in zip(evaluated, measured, strict=True)
+        ]
+        durable.write_text(output, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     else:
         durable.write_text(output, render_table(rows, output.suffix.lstrip(".")))
     if output is not None:
         say(f"written: {output}")
-    for sentence in differences(measured):
-        say(sentence)
+    for difference in differences(measured):
+        say(str(difference))
+
+
+def _differences(row: ModelRow, measured: list[ModelRow]) -> list[dict[str, Any]]:
+    from picolm.evaluate.comparison import differences
+
+    return [each._asdict() for each in differences([measured[0], row])] if row is not measured[0] else []
 
 
 def _row(evaluated: _Evaluated) -> ModelRow:

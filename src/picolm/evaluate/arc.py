@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError, suggestion
-from picolm.evaluate.choice import Item, Items, choice_scores
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.choice import ByLikelihood, Item, Items
+from picolm.evaluate.contract import EVALUATIONS
 from picolm.evaluate.files import Record, text_of, value_of
-from picolm.evaluate.scorer import Scorer
-from picolm.records.evaluation import Score
 
 
 @EVALUATIONS.register("arc_easy")
-class ArcEasy(Evaluation):
+class ArcEasy(ByLikelihood):
     """Accuracy on questions of school science with three to five choices, by likelihood."""
 
-    headline = "accuracy"
+    prompt = "Question: {question}\nAnswer:"
 
     def __init__(
         self,
@@ -32,19 +28,7 @@ class ArcEasy(Evaluation):
 
         `delimiter`: text between `Answer:` and a choice. `limit`: items used, from the start.
         """
-        self.items = Items(data, split, "ARC-Easy", delimiter, limit, arc_item)
-
-    def check(self, given: Given) -> None:
-        self.items.load(given)
-
-    def run(self, scorer: Scorer) -> list[Score]:
-        return choice_scores(*self.items.answer(scorer))
-
-    def item_values(self) -> ItemValues:
-        return self.items.right(self.headline)
-
-    def settings(self, scorer: Scorer) -> dict[str, Any]:
-        return self.items.settings("Question: {question}\nAnswer:")
+        super().__init__(Items(data, split, "ARC-Easy", delimiter, limit, arc_item))
 
 
 def arc_item(record: Record) -> Item:

@@ -168,17 +168,14 @@ def choice_score(measure: str, estimate: Estimate, group: str, baseline: float |
     return Score("multiple_choice", measure, estimate.value, group, estimate.standard_error, estimate.n, baseline, note)
 
 
-@EVALUATIONS.register("multiple_choice")
-class MultipleChoice(Evaluation):
-    """Accuracy on questions of one's own, from records with `query`, `choices` and `gold`."""
+class ByLikelihood(Evaluation):
+    """A benchmark of multiple choice: which items it has and in which words they are asked. `prompt`: kept with the scores."""
 
     headline = "accuracy"
+    prompt: str
 
-    def __init__(self, *, data: str, split: str = "", delimiter: str = " ", limit: PositiveInt | None = None) -> None:
-        """`data`: a JSONL, JSON or parquet file, a folder of them, or a Hub name; `query` is the context, `choices` a list of
-        texts, `gold` the position of the right one, counted from 0. `delimiter`: text between the two. `limit`: items used.
-        """
-        self.items = Items(data, split, "", delimiter, limit, preprocessed_item)
+    def __init__(self, items: Items) -> None:
+        self.items = items
 
     def check(self, given: Given) -> None:
         self.items.load(given)
@@ -190,7 +187,20 @@ class MultipleChoice(Evaluation):
         return self.items.right(self.headline)
 
     def settings(self, scorer: Scorer) -> dict[str, Any]:
-        return self.items.settings("{query}")
+        return self.items.settings(self.prompt)
+
+
+@EVALUATIONS.register("multiple_choice")
+class MultipleChoice(ByLikelihood):
+    """Accuracy on questions of one's own, from records with `query`, `choices` and `gold`."""
+
+    prompt = "{query}"
+
+    def __init__(self, *, data: str, split: str = "", delimiter: str = " ", limit: PositiveInt | None = None) -> None:
+        """`data`: a JSONL, JSON or parquet file, a folder of them, or a Hub name; `query` is the context, `choices` a list of
+        texts, `gold` the position of the right one, counted from 0. `delimiter`: text between the two. `limit`: items used.
+        """
+        super().__init__(Items(data, split, "", delimiter, limit, preprocessed_item))
 
 
 def preprocessed_item(record: Record) -> Item:

@@ -8,13 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import ItemValues, NamedEvaluation
-from picolm.evaluate.estimates import mean_of, ratio_of
+from picolm.evaluate.estimates import Estimate, mean_of, ratio_of
 from picolm.records.evaluation import Score
 
 
@@ -75,32 +75,49 @@ def quoted_rows() -> list[ModelRow]:
     ]
 
 
-def differences(rows: Sequence[ModelRow]) -> list[str]:
-    """One sentence for each model and evaluation: how it differs from the first model, item by item, with a paired error."""
-    if len(rows) < 2:
-        return []
-    first, *others = rows
-    sentences = []
-    for row in others:
+class Difference(NamedTuple):
+    """How a model's headline number differs from the first model's, measured item by item."""
+
+    model: str
+    first: str
+    label: str
+    measure: str
+    value: float
+    standard_error: float | None
+    items: int
+
+    def shown(self) -> str:
+        return f"{self.value:+.4f}" + ("" if self.standard_error is None else f" ± {self.standard_error:.4f}")
+
+    def __str__(self) -> str:
+        return f"{self.model} - {self.first}, {self.label}: {self.shown()} {self.measure} (paired)"
+
+
+def differences(rows: Sequence[ModelRow]) -> list[Difference]:
+    """For each model but the first and each evaluation of both: the paired difference. None where the items are not the same."""
+    measured = [row for row in rows if row.items]
+    found = []
+    for row in measured[1:]:
+        first = measured[0]
         for label in row.cells:
             if label in row.items and label in first.items:
-                sentence = _difference(row.items[label], first.items[label])
-                sentences += [f"{row.model} - {first.model}, {label}: {sentence}"] if sentence else []
-    return sentences
+                estimate = _difference(row.items[label], first.items[label])
+                if estimate is not None and estimate.value is not None:
+                    measure = row.items[label].measure
+                    gap, error = estimate.value, estimate.standard_error
+                    found.append(Difference(row.model, first.model, label, measure, gap, error, estimate.n))
+    return found
 
 
-def _difference(mine: ItemValues, other: ItemValues) -> str:
+def _difference(mine: ItemValues, other: ItemValues) -> Estimate | None:
     if mine.measure != other.measure or len(mine.values) != len(other.values):
-        return ""
+        return None
     gap = np.asarray(mine.values) - np.asarray(other.values)
     if mine.weights is None:
-        estimate = mean_of(gap, mine.clusters)
-    elif other.weights is not None and list(mine.weights) == list(other.weights):
-        estimate = ratio_of(gap, mine.weights)
-    else:
-        return ""  # other tokens: losses per token of different tokenizers have no common unit
-    error = "" if estimate.standard_error is None else f" ± {estimate.standard_error:.4f}"
-    return f"{estimate.value:+.4f}{error} {mine.measure} (paired)"
+        return mean_of(gap, mine.clusters)
+    if other.weights is not None and list(mine.weights) == list(other.weights):
+        return ratio_of(gap, mine.weights)
+    return None  # other tokens: losses per token of different tokenizers have no common unit
 
 
 FORMATS = ("csv", "md", "tex")
@@ -123,11 +140,15 @@ def render_table(rows: Sequence[ModelRow], kind: str) -> str:
 def _csv(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [column for label in labels for column in (label, f"{label}_standard_error")]
-    writer.writerow(["model", "parameters", "tokens", *columns, "source"])
+    kinds = ("", "_standard_error", "_difference", "_difference_standard_error")
+    writer.writerow(["model", "parameters", "tokens", *(label + kind for label in labels for kind in kinds), "source"])
+    gaps = {(each.model, each.label): each for each in differences(rows)}
     for row in rows:
-        cells = [row.cells.get(label) for label in labels]
-        numbers = [number for cell in cells for number in (("", "") if cell is None else (cell.value, cell.standard_error))]
+        numbers: list[Any] = []
+        for label in labels:
+            cell, gap = row.cells.get(label), gaps.get((row.model, label))
+            numbers += ["", ""] if cell is None else [cell.value, cell.standard_error]
+            numbers += ["", ""] if gap is None else [gap.value, gap.standard_error]
         writer.writerow([row.model, row.parameters, row.tokens, *numbers, row.source])
     return text.getvalue()
 
@@ -135,13 +156,32 @@ def _csv(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:
 def _markdown(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:
     table = [["model", "parameters", "tokens", *labels]]
     table += [[_marked(row), row.parameters, row.tokens, *_shown_cells(row, labels)] for row in rows]
+    found = differences(rows)
+    below = f"\n{_caption(found)}\n\n{_markdown_table(_difference_cells(found))}" if found else ""
+    return _markdown_table(table) + _footnote(rows) + below
+
+
+DIFFERENCE_COLUMNS = ("model", "evaluation", "measure", "items", "difference")
+
+
+def _caption(found: Sequence[Difference]) -> str:
+    return f"Differences from {found[0].first}, item by item (paired), with their standard errors:"
+
+
+def _difference_cells(found: Sequence[Difference]) -> list[list[str]]:
+    lines = [[each.model, each.label, each.measure, f"{each.items:,}", each.shown()] for each in found]
+    return [list(DIFFERENCE_COLUMNS), *lines]
+
+
+def _markdown_table(table: Sequence[Sequence[str]]) -> str:
+    """The first line is the head; the first column is text."""
     widths = [max(3, *(len(line[column]) for line in table)) for column in range(len(table[0]))]
     head, *body = (
         _line([_padded(cell, width, column) for column, (cell, width) in enumerate(zip(line, widths, strict=True))])
         for line in table
     )
     rule = _line(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    return "\n".join([head, rule, *body]) + "\n" + _footnote(rows)
+    return "\n".join([head, rule, *body]) + "\n"
 
 
 def _padded(cell: str, width: int, column: int) -> str:
@@ -166,17 +206,19 @@ def _footnote(rows: Sequence[ModelRow]) -> str:
 
 
 def _latex(rows: Sequence[ModelRow], labels: Sequence[str]) -> str:
-    head = " & ".join(_escaped(cell) for cell in ("model", "parameters", "tokens", *labels))
-    body = [
-        " & ".join(
-            _escaped(cell).replace("±", r"$\pm$")
-            for cell in (_marked(row), row.parameters, row.tokens, *_shown_cells(row, labels))
-        )
-        for row in rows
-    ]
-    lines = [rf"\begin{{tabular}}{{l{'r' * (2 + len(labels))}}}", r"\toprule", head + r" \\", r"\midrule"]
-    notes = [f"% {line}" for line in _footnote(rows).split("\n") if line]
-    return "\n".join([*notes, *lines, *(line + r" \\" for line in body), r"\bottomrule", r"\end{tabular}"]) + "\n"
+    table = [["model", "parameters", "tokens", *labels]]
+    table += [[_marked(row), row.parameters, row.tokens, *_shown_cells(row, labels)] for row in rows]
+    notes = "".join(f"% {line}\n" for line in _footnote(rows).split("\n") if line)
+    found = differences(rows)
+    below = f"\n% {_caption(found)}\n{_latex_table(_difference_cells(found))}" if found else ""
+    return notes + _latex_table(table) + below
+
+
+def _latex_table(table: Sequence[Sequence[str]]) -> str:
+    head, *body = (" & ".join(_escaped(cell).replace("±", r"$\pm$") for cell in line) + r" \\" for line in table)
+    columns = "l" + "r" * (len(table[0]) - 1)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
 
 
 def _escaped(text: str) -> str:

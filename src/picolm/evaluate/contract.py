@@ -45,6 +45,8 @@ class Given:
     tokenizer: Tokenizer | None = None
     max_seq_len: int | None = None
     """The longest sequence the model accepts, in tokens; None if it is not known yet."""
+    vocab_size: int | None = None
+    """How many token ids the model knows; None if it is not known yet."""
 
 
 class ItemValues(NamedTuple):
@@ -172,10 +174,11 @@ def build_evaluations(
     data: TokenSource | None = None,
     tokenizer: Tokenizer | None = None,
     max_seq_len: int | None = None,
+    vocab_size: int | None = None,
     source: str = "evaluation.metrics",
 ) -> list[NamedEvaluation]:
     """The evaluations a configuration names, their options checked; no data is read until `check`."""
-    given = Given(data, tokenizer, max_seq_len)
+    given = Given(data, tokenizer, max_seq_len, vocab_size)
     labels: set[str] = set()
     built = []
     for entry in config.entries:

@@ -87,6 +87,10 @@ class TokenDocuments:
         for first in range(0, len(self._documents), CHUNK):
             yield self._documents[first : first + CHUNK]
 
+    def token_ids(self) -> Iterator[NDArray[np.integer[Any]]]:
+        """The ids alone, in any shape."""
+        yield from (document.tokens for document in self._documents)
+
 
 class RowDocuments:
     """Rows of T + 1 tokens of a prepared split, read from disk each time; the first T predict the last T."""
@@ -103,10 +107,14 @@ class RowDocuments:
         if not self._count:
             raise PicoError(f"data: split `{domain}` has no rows")
 
-    def chunks(self, scorer: Scorer) -> Iterator[Sequence[Document]]:
+    def token_ids(self) -> Iterator[NDArray[np.integer[Any]]]:
+        """The ids alone, in any shape."""
         for first in range(0, self._count, CHUNK):
-            numbers = range(first, min(first + CHUNK, self._count))
-            rows_BT = self._rows.read(np.asarray(numbers))
+            yield self._rows.read(np.arange(first, min(first + CHUNK, self._count)))
+
+    def chunks(self, scorer: Scorer) -> Iterator[Sequence[Document]]:
+        for first, rows_BT in zip(range(0, self._count, CHUNK), self.token_ids(), strict=True):
+            numbers = range(first, first + len(rows_BT))
             yield [Document(self._domain, row, self._bytes_of(number, row)) for number, row in zip(numbers, rows_BT, strict=True)]
 
     def _bytes_of(self, number: int, row_T: NDArray[np.integer[Any]]) -> int | None:
@@ -140,24 +148,41 @@ class Source(NamedTuple):
 
 def open_documents(source: Source, given: Given) -> Documents:
     """The documents of a source; PicoError if they cannot be scored."""
-    if source.data is None:
-        if given.data is None:
-            raise PicoError(
-                "`data` is not given, and there is no prepared data of a run to fall back on", "name a file or folder"
-            )
-        return RowDocuments(given.data.split(source.split), source.split, source.limit, given.tokenizer)
-    path = Path(source.data).expanduser()
-    if (path / "manifest.json").is_file():
-        return RowDocuments(open_source(str(path), {}).split(source.split), source.split, source.limit, given.tokenizer)
+    if source.data is None and given.data is None:
+        raise PicoError("`data` is not given, and there is no prepared data of a run to fall back on", "name a file or folder")
+    prepared = _prepared(source, given)
+    if prepared is not None:
+        return _in_vocabulary(RowDocuments(prepared, source.split, source.limit, given.tokenizer), source, given)
+    assert source.data is not None, "a path or a Hub name from here on"
     files = data_files(source.data, split=source.split)
     records = [(_domain_of(file, record, source), record) for file in files for record in _first(file, source.limit)]
     if _is_tokens_only(records, source, given):
         tokens = [(domain, _ids(record)) for domain, record in records]
-        return TokenDocuments([each for each in tokens if len(each[1]) > 1], hash_of_files(files), given.tokenizer)
+        rows = TokenDocuments([each for each in tokens if len(each[1]) > 1], hash_of_files(files), given.tokenizer)
+        return _in_vocabulary(rows, source, given)
     texts = [(domain, text) for domain, record in records if (text := text_of(record, source.text_field))]
     if not texts:
         raise PicoError(f"data: {source.data} holds only empty texts")
     return TextDocuments(texts, hash_of_files(files), given, prefix=source.prefix)
+
+
+def _prepared(source: Source, given: Given) -> TokenRows | None:
+    """The rows of prepared data, of the run or of a folder; None if the source is something else."""
+    if source.data is None:
+        return None if given.data is None else given.data.split(source.split)
+    path = Path(source.data).expanduser()
+    return open_source(str(path), {}).split(source.split) if (path / "manifest.json").is_file() else None
+
+
+def _in_vocabulary(documents: RowDocuments | TokenDocuments, source: Source, given: Given) -> Documents:
+    """The documents, if every token id of them is one that the model knows."""
+    for ids in documents.token_ids() if given.vocab_size is not None else ():
+        if int(ids.max()) >= (given.vocab_size or 0):
+            raise PicoError(
+                f"data: {source.data or 'the prepared data'} holds token id {int(ids.max())}; the model knows {given.vocab_size}",
+                "prepare the data with the model's own tokenizer",
+            )
+    return documents
 
 
 def _first(file: Path, limit: int | None) -> Iterator[Record]:
@@ -185,6 +210,6 @@ def _is_tokens_only(records: Sequence[tuple[str, Record]], source: Source, given
 
 def _ids(record: Record) -> NDArray[np.int32]:
     ids = record.values[TOKEN_COLUMN]
-    if not isinstance(ids, list) or not all(type(token) is int for token in ids[:1]):
+    if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise PicoError(f"data: {record.place}: `{TOKEN_COLUMN}` is not a list of token ids")
     return np.asarray(ids, dtype=np.int32)

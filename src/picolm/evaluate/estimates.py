@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+LARGEST_LOSS = 700.0
+"""Nats per token whose exponential is still a number."""
+
 
 class Estimate(NamedTuple):
     """A number, how far it may be off, and how many observations it rests on."""
@@ -58,7 +61,7 @@ def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:
 
 def exponential_of(estimate: Estimate) -> Estimate:
     """exp of an estimate, its error to first order: perplexity from loss per token. None where exp overflows."""
-    if estimate.value is None or estimate.value > 700:
+    if estimate.value is None or estimate.value > LARGEST_LOSS:
         return Estimate(None, None, estimate.n)
     value = math.exp(estimate.value)
     return Estimate(value, None if estimate.standard_error is None else value * estimate.standard_error, estimate.n)

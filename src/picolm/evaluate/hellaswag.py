@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from pydantic import PositiveInt
 
-from picolm.evaluate.choice import Item, Items, choice_scores, preprocessed_item
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.choice import ByLikelihood, Item, Items, preprocessed_item
+from picolm.evaluate.contract import EVALUATIONS
 from picolm.evaluate.files import Record, number_of, text_of, texts_of
-from picolm.evaluate.scorer import Scorer
-from picolm.records.evaluation import Score
 
 
 @EVALUATIONS.register("hellaswag")
-class HellaSwag(Evaluation):
+class HellaSwag(ByLikelihood):
     """Accuracy in choosing the ending of a scene out of four, by likelihood."""
 
     headline = "accuracy_per_character"
+    prompt = "{activity_label}: {ctx_a} {Ctx_b}"
 
     def __init__(
         self,
@@ -32,19 +30,7 @@ class HellaSwag(Evaluation):
 
         `delimiter`: text between scene and ending. `limit`: items used, from the start.
         """
-        self.items = Items(data, split, "", delimiter, limit, hellaswag_item)
-
-    def check(self, given: Given) -> None:
-        self.items.load(given)
-
-    def run(self, scorer: Scorer) -> list[Score]:
-        return choice_scores(*self.items.answer(scorer))
-
-    def item_values(self) -> ItemValues:
-        return self.items.right(self.headline)
-
-    def settings(self, scorer: Scorer) -> dict[str, Any]:
-        return self.items.settings("{activity_label}: {ctx_a} {Ctx_b}")
+        super().__init__(Items(data, split, "", delimiter, limit, hellaswag_item))
 
 
 def hellaswag_item(record: Record) -> Item:

@@ -6,22 +6,57 @@ each document's own perplexity, which short documents dominate. The two must not
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from typing import Any
 
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
-from picolm.evaluate.documents import Documents, Source, open_documents
-from picolm.evaluate.estimates import mean_of
-from picolm.evaluate.perplexity import Perplexity, losses_of
+from picolm.evaluate.perplexity import DocumentPerplexity, Perplexity
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
 
 
+class Section(Evaluation):
+    """A perplexity that is set in `evaluation.paloma`: built once the model's own limit is known, then asked."""
+
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
+        self._built: Evaluation | None = None
+
+    @abstractmethod
+    def build(self, length: int) -> Evaluation:
+        """The evaluation with at most so many tokens at once."""
+
+    def check(self, given: Given) -> None:
+        """Its errors also say which setting names the data and how to switch the evaluation off."""
+        self._built = self.build(self._max_length if given.max_seq_len is None else min(self._max_length, given.max_seq_len))
+        try:
+            self._built.check(given)
+        except PicoError as error:
+            switch = "--set evaluation.paloma.dataset_name=PATH names a local copy, =null switches it off"
+            hint = f"{error.hint}; {switch}" if error.hint else switch
+            raise PicoError(f"evaluation.paloma.dataset_name: {error.message}", hint) from error
+
+    @property
+    def built(self) -> Evaluation:
+        """The evaluation that does the work."""
+        assert self._built is not None, "check comes before run"
+        return self._built
+
+    def run(self, scorer: Scorer) -> list[Score]:
+        return self.built.run(scorer)
+
+    def item_values(self) -> ItemValues | None:
+        return self.built.item_values()
+
+    def settings(self, scorer: Scorer) -> dict[str, Any]:
+        return self.built.settings(scorer)
+
+
 @EVALUATIONS.register("paloma")
-class Paloma(Evaluation):
+class Paloma(Section):
     """Perplexity in Paloma's manner, token-weighted, by domain, under the option names of the original."""
 
     headline = "perplexity"
@@ -40,28 +75,20 @@ class Paloma(Evaluation):
         shorter. `batch_size` is accepted, without effect: batches are made by length. `domain_field`: column that says a
         document's domain. `limit`: documents per file.
         """
-        self._name = dataset_name
-        self._options: dict[str, Any] = {"split": dataset_split, "domain_field": domain_field, "limit": limit}
-        self._max_length = max_length
-        self._perplexity = Perplexity(data=dataset_name, **self._options)
+        super().__init__(max_length)
+        self._options: dict[str, Any] = {
+            "data": dataset_name,
+            "split": dataset_split,
+            "domain_field": domain_field,
+            "limit": limit,
+        }
 
-    def check(self, given: Given) -> None:
-        window = self._max_length if given.max_seq_len is None else min(self._max_length, given.max_seq_len)
-        self._perplexity = Perplexity(data=self._name, window=window, **self._options)
-        with_switch(self._perplexity.check, given)
-
-    def run(self, scorer: Scorer) -> list[Score]:
-        return self._perplexity.run(scorer)
-
-    def item_values(self) -> ItemValues:
-        return self._perplexity.item_values()
-
-    def settings(self, scorer: Scorer) -> dict[str, Any]:
-        return self._perplexity.settings(scorer)
+    def build(self, length: int) -> Evaluation:
+        return Perplexity(window=length, **self._options)
 
 
 @EVALUATIONS.register("paloma_original")
-class PalomaOriginal(Evaluation):
+class PalomaOriginal(Section):
     """The original's score: mean over documents of exp(loss per token), each document cut at `max_length` tokens."""
 
     headline = "mean_document_perplexity"
@@ -78,47 +105,8 @@ class PalomaOriginal(Evaluation):
         """`dataset_name`: a path, else a Hub name. `max_length`: tokens kept of a document, the model's own limit where that is
         shorter. `batch_size` is accepted, without effect. `limit`: documents per file.
         """
-        self._source = Source(dataset_name, dataset_split, limit=limit, prefix=False)
-        self._max_length = max_length
-        self._documents: Documents | None = None
+        super().__init__(max_length)
+        self._options: dict[str, Any] = {"data": dataset_name, "split": dataset_split, "limit": limit}
 
-    def check(self, given: Given) -> None:
-        self._documents = with_switch(lambda surroundings: open_documents(self._source, surroundings), given)
-
-    def run(self, scorer: Scorer) -> list[Score]:
-        assert self._documents is not None, "check comes before run"
-        length = self._length_for(scorer)
-        perplexities: list[float] = []
-        short = 0
-        for chunk in self._documents.chunks(scorer):
-            kept = [document.tokens[:length] for document in chunk if len(document.tokens) > 1]
-            short += len(chunk) - len(kept)
-            losses = losses_of(kept, scorer, length, length)
-            perplexities += [math.exp(min(loss / (len(tokens) - 1), 700.0)) for loss, tokens in zip(losses, kept, strict=True)]
-        mean = mean_of(perplexities)
-        note = f"{short} documents of a single token left out" if short else ""
-        return [Score("paloma_original", "mean_document_perplexity", mean.value, "all", mean.standard_error, mean.n, note=note)]
-
-    def settings(self, scorer: Scorer) -> dict[str, Any]:
-        assert self._documents is not None, "check comes before run"
-        return {
-            "data": self._source.data,
-            "data_hash": self._documents.data_hash,
-            "split": self._source.split,
-            "max_length": self._length_for(scorer),
-            "prefix": False,
-            "limit": self._source.limit,
-        }
-
-    def _length_for(self, scorer: Scorer) -> int:
-        return min(self._max_length, scorer.max_seq_len)
-
-
-def with_switch(check: Any, given: Given) -> Any:
-    """What `check` gives; its errors also say which setting names the data and how to switch the evaluation off."""
-    try:
-        return check(given)
-    except PicoError as error:
-        switch = "--set evaluation.paloma.dataset_name=PATH names a local copy, =null switches it off"
-        hint = f"{error.hint}; {switch}" if error.hint else switch
-        raise PicoError(f"evaluation.paloma.dataset_name: {error.message}", hint) from error
+    def build(self, length: int) -> Evaluation:
+        return DocumentPerplexity(max_tokens=length, **self._options)

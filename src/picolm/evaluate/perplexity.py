@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 from picolm.base.errors import PicoError
 from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
 from picolm.evaluate.documents import Documents, Source, open_documents
-from picolm.evaluate.estimates import Estimate, exponential_of, mean_of_estimates, ratio_of
+from picolm.evaluate.estimates import LARGEST_LOSS, Estimate, exponential_of, mean_of, mean_of_estimates, ratio_of
 from picolm.evaluate.scorer import Scorer
 from picolm.evaluate.sharing import TokenSequence
 from picolm.records.evaluation import Score
@@ -101,6 +101,57 @@ class Perplexity(Evaluation):
 
     def _window_for(self, scorer: Scorer) -> int:
         return min(self._window or scorer.max_seq_len, scorer.max_seq_len)
+
+
+@EVALUATIONS.register("document_perplexity")
+class DocumentPerplexity(Evaluation):
+    """Mean over documents of each document's own perplexity, without a prefix token; short documents dominate it."""
+
+    headline = "mean_document_perplexity"
+
+    def __init__(
+        self, *, data: str | None = None, split: str = "val", max_tokens: PositiveInt = 2048, limit: PositiveInt | None = None
+    ) -> None:
+        """`data`, `split`, `limit`: as for `perplexity`. `max_tokens`: tokens kept of a document, from its start."""
+        self._source = Source(data, split, limit=limit, prefix=False)
+        self._max_tokens = max_tokens
+        self._documents: Documents | None = None
+        self._perplexities: list[float] = []
+
+    def check(self, given: Given) -> None:
+        self._documents = open_documents(self._source, given)
+
+    def run(self, scorer: Scorer) -> list[Score]:
+        assert self._documents is not None, "check comes before run"
+        length = self._length_for(scorer)
+        self._perplexities, short = [], 0
+        for chunk in self._documents.chunks(scorer):
+            kept = [document.tokens[:length] for document in chunk if len(document.tokens) > 1]
+            short += len(chunk) - len(kept)
+            losses = losses_of(kept, scorer, length, length)
+            self._perplexities += [
+                float(np.exp(min(loss / (len(tokens) - 1), LARGEST_LOSS))) for loss, tokens in zip(losses, kept, strict=True)
+            ]
+        mean = mean_of(self._perplexities)
+        note = f"{short} documents of a single token left out" if short else ""
+        return [Score("document_perplexity", self.headline, mean.value, "all", mean.standard_error, mean.n, note=note)]
+
+    def item_values(self) -> ItemValues:
+        return ItemValues(self.headline, self._perplexities)
+
+    def settings(self, scorer: Scorer) -> dict[str, Any]:
+        assert self._documents is not None, "check comes before run"
+        return {
+            "data": self._source.data or "the run's prepared data",
+            "data_hash": self._documents.data_hash,
+            "split": self._source.split,
+            "max_tokens": self._length_for(scorer),
+            "prefix": False,
+            "limit": self._source.limit,
+        }
+
+    def _length_for(self, scorer: Scorer) -> int:
+        return min(self._max_tokens, scorer.max_seq_len)
 
 
 def losses_of(documents: Sequence[NDArray[np.integer[Any]]], scorer: Scorer, window: int, stride: int) -> list[float]:

@@ -49,7 +49,8 @@ class Evaluator:
 
 def checked_evaluations(config: RunConfig[Any], data: TokenSource, tokenizer: Tokenizer | None) -> list[NamedEvaluation]:
     """The evaluations of a run; bad input of any of them is a PicoError here, before step 0."""
-    evaluations = build_evaluations(config.evaluation, data=data, tokenizer=tokenizer, max_seq_len=config.model.max_seq_len)
+    longest, known = config.model.max_seq_len, config.model.vocab_size
+    evaluations = build_evaluations(config.evaluation, data=data, tokenizer=tokenizer, max_seq_len=longest, vocab_size=known)
     check_evaluations(evaluations)
     return evaluations
 
