@@ -20,6 +20,7 @@ from picolm.report.charts import (
     scores_map,
     scores_over_time,
     similarity_map,
+    spectrum_over_time,
     step_pairs,
 )
 from picolm.report.figures import save_chart, styled
@@ -37,6 +38,7 @@ __all__ = [
     "scores_map",
     "scores_over_time",
     "similarity_map",
+    "spectrum_over_time",
     "step_pairs",
     "styled",
 ]

@@ -46,7 +46,10 @@ def test_the_accessibility_scan_of_several_runs_is_clean(open_page: Callable[...
 def test_planted_scripts_never_run(open_page: Callable[..., Any], tmp_path: Path):
     run = build_run(tmp_path / "hostile", checkpoints=(0, 5), steps=20, metrics=("gini",), parts=("attention.v_proj",))
     run.write_identity(run.identity() | {"name": PAYLOAD, "data": {"name": PAYLOAD}, PAYLOAD: PAYLOAD})
-    write_scores(run, 5, 5, [Score(PAYLOAD, PAYLOAD, 0.5, group=PAYLOAD), Score(PAYLOAD, PAYLOAD, 0.6, group="b")], {})
+    texts = {"samples": [{"prompt": PAYLOAD, "continuation": PAYLOAD}]}
+    write_scores(
+        run, 5, 5, [Score(PAYLOAD, PAYLOAD, 0.5, group=PAYLOAD), Score(PAYLOAD, PAYLOAD, 0.6, group="b")], {PAYLOAD: texts}
+    )
     row = Row("x", 5, PAYLOAD, PAYLOAD, PAYLOAD, PAYLOAD, 0.5, layer=0, options=json.dumps({"a": PAYLOAD}), partner=PAYLOAD)
     table.append_rows(run.analysis("hostile"), [row, Row(**{**vars(row), "step": 0})])
     opened = open_page(write_report([run], tmp_path / "hostile.html"))

@@ -16,6 +16,7 @@ from picolm.records.table import Row
 FLOOR = 2.31
 TOKENS_PER_STEP = 4096
 METRICS = ("gini", "hoyer", "per", "condition_number", "norm", "cka", "pwcca")
+PLACES = (0.0, 0.1, 0.5, 0.9, 1.0)
 PARTS = ("attention.v_proj", "attention.o_proj", "swiglu.w_2")
 
 
@@ -43,6 +44,7 @@ def build_run(
     table.append_rows(
         run.analysis("dynamics"), analysis_rows(run, variant, seed, checkpoints, layers, heads, metrics, parts, generator)
     )
+    table.append_rows(run.analysis("spectrum"), spectrum_rows(run, variant, seed, checkpoints, layers, parts[0]))
     return run
 
 
@@ -130,7 +132,44 @@ def write_evaluations(
             scores.append(Score("minimal_pairs", "accuracy", accuracy, phenomenon, error, 200, 0.5))
         mean = float(np.mean(accuracies))
         scores.append(Score("minimal_pairs", "accuracy", mean, "all", float(np.sqrt(mean * (1 - mean) / 800)), 800, 0.5))
-        evaluation.write_scores(run, step, step * TOKENS_PER_STEP, scores, {"perplexity": {"window": 128}, "minimal_pairs": {}})
+        settings = {"perplexity": {"window": 128}, "minimal_pairs": {}, "samples": {"seed": 0, "samples": texts_at(step)}}
+        evaluation.write_scores(run, step, step * TOKENS_PER_STEP, scores, settings)
+
+
+def texts_at(step: int) -> list[dict[str, str]]:
+    words = ["the", "girl", "near", "the", "boys", "likes", "a", "dog"]
+    learned = 1 + min(step // 80, len(words) - 1)
+    return [
+        {"prompt": prompt, "continuation": " " + " ".join((words[:learned] * 8)[:12])} for prompt in ("The", "Once upon a time")
+    ]
+
+
+def spectrum_rows(run: RunDirectory, variant: str, seed: int, checkpoints: tuple[int, ...], layers: int, part: str) -> list[Row]:
+    rows = []
+    last = max(checkpoints[-1], 1)
+    for step in checkpoints:
+        progress = float(np.log1p(step) / np.log1p(last))
+        for layer in range(layers):
+            for place in PLACES:
+                noise = 2 - 1.9 * place
+                rows.append(
+                    Row(
+                        run.name,
+                        step,
+                        "weights",
+                        "simple",
+                        part,
+                        "relative_singular_value",
+                        noise * (1 + progress * (1 - 2 * place) * (layer + 1) / layers),
+                        variant=variant,
+                        seed=seed,
+                        tokens=step * TOKENS_PER_STEP,
+                        layer=layer,
+                        options=json.dumps({"at": place}),
+                        null=noise,
+                    )
+                )
+    return rows
 
 
 def metric_value(metric: str, progress: float, depth: float, noise: float) -> float:

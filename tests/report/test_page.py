@@ -18,9 +18,11 @@ from picolm.records import table
 from picolm.records.evaluation import Score, write_scores
 from picolm.records.rundir import RunDirectory
 from picolm.records.table import Row
+from picolm.report.chosen import find_chosen
 from picolm.report.page import build_panels, make_report, write_report
 from picolm.report.panels.contract import DEFAULT_PANELS, Missing
-from picolm.report.tables import find_runs, read_report_data, visible_text
+from picolm.report.tables import read_report_data
+from picolm.report.visible import visible_text
 
 PAYLOAD = """</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">'";=1+1\x1b]0;x\x07"""
 
@@ -85,7 +87,8 @@ def test_hostile_text_is_inert_everywhere_on_the_page(tmp_path: Path):
     identity = run.identity() | {"name": PAYLOAD, "variant": PAYLOAD, PAYLOAD: PAYLOAD}
     run.write_identity(identity | {"data": {"name": PAYLOAD}, "model": {"type": PAYLOAD}})
     run.config_file.write_text(json.dumps({PAYLOAD: PAYLOAD}), encoding="utf-8")
-    write_scores(run, 5, 5, [Score(PAYLOAD, PAYLOAD, 0.5, group=PAYLOAD)], {})
+    texts = {"samples": [{"prompt": PAYLOAD, "continuation": PAYLOAD}]}
+    write_scores(run, 5, 5, [Score(PAYLOAD, PAYLOAD, 0.5, group=PAYLOAD)], {PAYLOAD: texts})
     row = Row(
         "x",
         5,
@@ -164,9 +167,9 @@ def test_an_unknown_panel_suggests_the_nearest(bare_run: RunDirectory):
 
 
 def test_a_folder_of_runs_stands_for_its_runs(example_run: RunDirectory):
-    assert [run.name for run in find_runs([example_run.path.parent])] == ["demo"]
+    assert [run.name for run in find_chosen([example_run.path.parent]).runs] == ["demo"]
     with pytest.raises(PicoError, match="not a run folder"):
-        find_runs([example_run.path / "logs"])
+        find_chosen([example_run.path / "logs"])
 
 
 def test_a_report_loads_no_torch(example_run: RunDirectory, tmp_path: Path):

@@ -48,7 +48,7 @@ def test_only_a_live_page_reads_itself_again(example_run: RunDirectory, tmp_path
 
 def test_whole_tables_lie_beside_the_page_and_the_page_names_them(example_run: RunDirectory, tmp_path: Path):
     written = make_report([example_run], tmp_path / "page.html", panels=["loss"])
-    assert {path.name for path in written.tables} == {"log.parquet", "scores.parquet", "rows.parquet", "checkpoints.parquet"}
+    assert {path.stem for path in written.tables} == {"log", "scores", "rows", "checkpoints", "samples"}
     rows = pandas.read_parquet(tmp_path / "page-data" / "rows.parquet")
     assert len(rows) == len(read_run(example_run).rows)
     assert "page-data/rows.parquet" in written.page.read_text(encoding="utf-8")

@@ -97,6 +97,15 @@ def step_pairs() -> pandas.DataFrame:
     )
 
 
+def spectrum() -> pandas.DataFrame:
+    pieces = []
+    for place in (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0):
+        noise = 1.98 * (1 - place) + 0.02
+        rise = np.log1p(STEPS) / np.log1p(600)
+        pieces.append(at(STEPS, place=place, value=noise * np.exp(rise * (0.9 * (1 - place) ** 12 - 0.8 * place)), null=noise))
+    return pandas.concat(pieces, ignore_index=True)
+
+
 def gallery() -> dict[str, Any]:
     """Name of a chart function -> an example of what it draws."""
     log = training_log()
@@ -112,6 +121,7 @@ def gallery() -> dict[str, Any]:
             runs(), "loss", title="Validation loss", reference=charts.Reference(2.31, "floor")
         ),
         "layers_of_runs": charts.layers_of_runs(layers_of_runs(), title="Proportional effective rank"),
+        "spectrum_over_time": charts.spectrum_over_time(spectrum(), title="Singular values of a matrix"),
         "similarity_map": charts.similarity_map(charts.step_pairs(step_pairs()), title="CKA", bounds=(0.0, 1.0)),
     }
 

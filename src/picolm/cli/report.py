@@ -9,8 +9,12 @@ import typer
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of runs.", metavar="RUN...", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: report/index.html in the first run folder.")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, a folder of runs, or a study.", metavar="RUN...", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: report/index.html in the first run folder, runs.html in a study.")
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Also write every chart here: SVG, PDF, PNG, and its numbers as CSV and JSON."),
@@ -33,12 +37,12 @@ def report(
     import webbrowser
 
     from picolm.cli.console import say, say_next
+    from picolm.report.chosen import find_chosen
     from picolm.report.config import load_report_config
     from picolm.report.page import make_report
-    from picolm.report.tables import find_runs
     from picolm.report.watch import watch_runs
 
-    found = find_runs(runs)
+    found = find_chosen(runs)
     settings = load_report_config(config)
 
     def write(live: bool) -> Path:
@@ -62,7 +66,7 @@ def report(
         webbrowser.open(page.resolve().as_uri())
     if watch:
         say("watching; Ctrl-C ends it")
-        page = watch_runs(found, write, every_seconds=every, say=say)
+        page = watch_runs(found.runs, write, every_seconds=every, say=say)
     typer.echo(str(page))
     if not open_page:
         say_next(f"open {page} in a browser, or repeat with --open")

@@ -69,6 +69,21 @@ def read_scores(run: RunDirectory) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns).sort_values("step", kind="stable", ignore_index=True)
 
 
+def read_samples(run: RunDirectory) -> pandas.DataFrame:
+    """All text a run's checkpoints generated: run, step, tokens, evaluation, prompt, continuation, ordered by step."""
+    import pandas
+
+    rows = []
+    for path in run.evaluations.glob("step_*.json"):
+        content = _read(path)
+        at = {"run": run.name, "step": content["step"], "tokens": content["tokens"]}
+        for name, settings in content["settings"].items():
+            for sample in settings.get("samples", ()):
+                rows.append({**at, "evaluation": name, "prompt": sample["prompt"], "continuation": sample["continuation"]})
+    columns = ["run", "step", "tokens", "evaluation", "prompt", "continuation"]
+    return pandas.DataFrame(rows, columns=columns).sort_values("step", kind="stable", ignore_index=True)
+
+
 def _read(path: Any) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from picolm.base.errors import PicoError
 from picolm.records import durable
 from picolm.records.manifest import FileRecord, hash_file
-from picolm.records.rundir import CheckpointFolder
+from picolm.records.rundir import CheckpointFolder, RunDirectory
 
 SOURCE_FORMAT = "picolm.source/1"
 
@@ -92,3 +92,13 @@ def read_source(folder: Path) -> WeightSource | None:
         return WeightSource(files, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PicoError(f"{path} is damaged: {error}") from error
+
+
+def read_series_problems(run: RunDirectory) -> list[str]:
+    """What is odd about the series that a captured run stands for, one sentence each; empty for a run of one's own."""
+    if not run.source_file.is_file():
+        return []
+    try:
+        return [str(problem) for problem in json.loads(run.source_file.read_text(encoding="utf-8"))["problems"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PicoError(f"{run.source_file} is damaged: {error}", "capture the series again: finished steps are kept") from error

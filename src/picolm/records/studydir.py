@@ -85,6 +85,11 @@ class StudyDirectory:
         return self.path / "report.md"
 
     @property
+    def runs_page(self) -> Path:
+        """The page about the runs, which `pico report` writes; `report_page` is about what was judged."""
+        return self.path / "runs.html"
+
+    @property
     def figures(self) -> Path:
         return self.path / "figures"
 

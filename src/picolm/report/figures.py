@@ -13,6 +13,7 @@ from picolm.records import durable
 from picolm.report import theme
 from picolm.report.panels.contract import Figure, Panel
 from picolm.report.spec import chart_spec, table_rows, with_rows
+from picolm.report.tables import TABLES
 
 if TYPE_CHECKING:
     import pandas
@@ -108,7 +109,7 @@ def write_tables(data: ReportData, page: Path) -> tuple[Path, ...]:
 
     folder = page.with_name(f"{page.stem}-data")
     written = []
-    for name in ("log", "scores", "rows", "checkpoints"):
+    for name in TABLES:
         table = getattr(data, name)
         if len(table):
             buffer = io.BytesIO()

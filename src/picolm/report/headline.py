@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from picolm.report.panels.cost import duration, quantity, training_seconds
+from picolm.report.health import health
+from picolm.report.panels.cost import training_seconds
 from picolm.report.panels.loss import validation_losses
 from picolm.report.tables import ReportData, RunTables, entropy_floor, section_of
+from picolm.report.words import duration, quantity
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,12 @@ def _time(run: RunTables) -> Headline | None:
     return Headline(
         "training time", duration(training_seconds(run)), str(section_of(run.identity, "environment").get("device") or "")
     )
+
+
+def notices(data: ReportData) -> list[str]:
+    """What a reader should know before anything else: what looks wrong, run by run."""
+    prefix = "{name}: " if len(data.runs) > 1 else ""
+    return [prefix.format(name=run.name) + problem for run in data.runs for problem in health(run)]
 
 
 def subtitle(data: ReportData) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas
 
-from picolm.report.panels.cost import duration, quantity
 from picolm.report.panels.loss import validation_losses
 from picolm.report.tables import RunTables, entropy_floor, section_of
+from picolm.report.words import duration, quantity
 
 MANY_UNDEFINED = 0.2
 """Share of analysis values that may be undefined without being a problem: the last step, for one, has no update."""
@@ -64,7 +64,8 @@ def _seconds_left(run: RunTables, step: int, max_steps: int | None) -> float | N
 
 def health(run: RunTables) -> list[str]:
     """Sentences about what looks wrong; empty if nothing does."""
-    return [*_log_problems(run), *_checkpoint_problems(run), *_analysis_problems(run)]
+    log = [] if run.captured else _log_problems(run)
+    return [*run.series_problems, *log, *_checkpoint_problems(run), *_analysis_problems(run)]
 
 
 def _log_problems(run: RunTables) -> list[str]:

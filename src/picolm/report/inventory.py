@@ -9,8 +9,9 @@ from picolm.base.errors import PicoError
 from picolm.records import manifest
 from picolm.records.rundir import RunDirectory
 from picolm.report.health import progress_of_run
-from picolm.report.panels.cost import quantity
-from picolm.report.tables import RunTables, read_run, visible_text
+from picolm.report.tables import RunTables, read_run
+from picolm.report.visible import visible_text
+from picolm.report.words import quantity
 
 
 def inventory(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:

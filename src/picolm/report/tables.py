@@ -5,22 +5,27 @@ Text that comes from outside (names of runs, parts, options, tokens) is made vis
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas
 
 from picolm.base.errors import PicoError, suggestion
-from picolm.records import evaluation, manifest, table, trainlog
+from picolm.records import evaluation, manifest, source, table, trainlog
 from picolm.records.rundir import RunDirectory
+from picolm.report.visible import clean_frame, cleaned, visible_text
+from picolm.report.words import told
+
+if TYPE_CHECKING:
+    from picolm.study.judgement import Judgement
 
 GROUPS = ("run", "variant", "seed")
 """What several runs can be grouped by, besides any of their settings."""
 
-_UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+TABLES = ("log", "scores", "rows", "checkpoints", "samples")
+"""The tables of a run, as they lie beside the page."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,24 @@ class RunTables:
     rows: pandas.DataFrame
     checkpoints: pandas.DataFrame
     """One row per sealed checkpoint: bytes of each part."""
+    samples: pandas.DataFrame
+    """Text that the checkpoints generated: `evaluation`, `prompt`, `continuation`."""
+    series_problems: tuple[str, ...] = ()
+    """What is odd about the series that a captured run stands for."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether it was made from somebody else's checkpoints: there is no training log then."""
+        return isinstance(self.identity.get("capture"), dict)
+
+
+@dataclass(frozen=True)
+class StudyOfRuns:
+    """The study that runs were made for."""
+
+    name: str
+    judgement: Judgement | None
+    """What was found; None if it was not judged."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +74,9 @@ class ReportData:
     scores: pandas.DataFrame
     rows: pandas.DataFrame
     checkpoints: pandas.DataFrame
+    samples: pandas.DataFrame
+    study: StudyOfRuns | None = None
+    """The study whose runs these are; None if they are not reported as one."""
 
     @property
     def single(self) -> RunTables | None:
@@ -84,47 +110,9 @@ def entropy_floor(run: RunTables) -> float | None:
     return float(floor) if isinstance(floor, int | float) else None
 
 
-def visible_text(text: str) -> str:
-    """`text` with every control, formatting and unassigned character written as its code point; line ends and tabs stay."""
-    if text.isprintable():
-        return text
-    return "".join(_visible(character) for character in text)
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in _UNSAFE_CATEGORIES:
-        return character
-    return f"\\u{{{ord(character):x}}}"
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return visible_text(value)
-    if isinstance(value, dict):
-        return {visible_text(str(key)): _cleaned(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(item) for item in value]
-    return value
-
-
-def _clean_frame(frame: pandas.DataFrame) -> pandas.DataFrame:
-    frame = frame.rename(columns={name: visible_text(str(name)) for name in frame.columns})
-    for name in frame.columns:
-        if not (pandas.api.types.is_numeric_dtype(frame[name]) or pandas.api.types.is_bool_dtype(frame[name])):
-            frame[name] = _clean_column(frame[name])
-    return frame
-
-
-def _clean_column(column: pandas.Series[Any]) -> pandas.Series[Any]:
-    translated = {value: _cleaned(value) for value in column.dropna().unique() if isinstance(value, str)}
-    if all(old == new for old, new in translated.items()):
-        return column
-    return column.map(lambda value: translated.get(value, value) if isinstance(value, str) else value)
-
-
 def read_run(run: RunDirectory, *, rows: bool = True) -> RunTables:
     """All tables of one run folder; what it does not have is an empty table. `rows`: whether to read analyses too."""
-    identity: dict[str, Any] = _cleaned(run.identity())
+    identity: dict[str, Any] = cleaned(run.identity())
     name = visible_text(str(identity.get("name") or run.name))
     variant = str(identity.get("variant") or "")
     seed = identity["seed"] if isinstance(identity.get("seed"), int) else None
@@ -145,21 +133,23 @@ def read_run(run: RunDirectory, *, rows: bool = True) -> RunTables:
         scores=_labelled(evaluation.read_scores(run), known, steps),
         rows=_labelled(table.read_rows(analyses), known, steps),
         checkpoints=_labelled(checkpoints, known, steps),
+        samples=_labelled(evaluation.read_samples(run), known, steps),
+        series_problems=tuple(visible_text(problem) for problem in source.read_series_problems(run)),
     )
 
 
 def tokens_by_step(log: pandas.DataFrame, checkpoints: pandas.DataFrame) -> dict[int, int]:
-    """Training tokens seen at each step the log or a manifest knows."""
-    known = {0: 0}
+    """Training tokens seen at each step the log or a manifest knows; nothing if neither knows any, as of a captured series."""
+    known: dict[int, int] = {}
     for frame in (log, checkpoints):
         if {"step", "tokens"} <= set(frame.columns):
             pairs = frame[["step", "tokens"]].dropna()
             known.update(zip(pairs["step"].astype(int), pairs["tokens"].astype(int), strict=True))
-    return known
+    return {0: 0, **known} if known else known
 
 
 def _labelled(frame: pandas.DataFrame, known: dict[str, Any], steps: dict[int, int]) -> pandas.DataFrame:
-    frame = _clean_frame(frame.copy())
+    frame = clean_frame(frame.copy())
     if "step" not in frame.columns:
         frame["step"] = pandas.Series(dtype="float64")
     by_step = frame["step"].map(steps)
@@ -181,8 +171,10 @@ def _read_checkpoints(run: RunDirectory) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=columns)
 
 
-def read_report_data(runs: Sequence[RunDirectory], *, group_by: str | None = None) -> ReportData:
-    """The tables of all runs; series are named by `group_by`, or by what tells the runs apart."""
+def read_report_data(
+    runs: Sequence[RunDirectory], *, group_by: str | None = None, study: StudyOfRuns | None = None
+) -> ReportData:
+    """The tables of all runs; series are named by `group_by`, or by what tells the runs apart. `study`: whose runs they are."""
     if not runs:
         raise PicoError("there is no run to report on", "name a run folder, such as runs/demo")
     tables = _named_apart([read_run(run) for run in runs])
@@ -195,7 +187,7 @@ def read_report_data(runs: Sequence[RunDirectory], *, group_by: str | None = Non
         frame: pandas.DataFrame = pandas.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
         return frame.assign(series=frame["run"].map(names).astype(object))
 
-    return ReportData(tables, column, stacked("log"), stacked("scores"), stacked("rows"), stacked("checkpoints"))
+    return ReportData(tables, column, **{name: stacked(name) for name in TABLES}, study=study)
 
 
 def _named_apart(runs: Sequence[RunTables]) -> tuple[RunTables, ...]:
@@ -209,7 +201,7 @@ def _named_apart(runs: Sequence[RunTables]) -> tuple[RunTables, ...]:
 
 
 def _renamed(run: RunTables, name: str) -> RunTables:
-    frames = {field: getattr(run, field).assign(run=name) for field in ("log", "scores", "rows", "checkpoints")}
+    frames = {field: getattr(run, field).assign(run=name) for field in TABLES}
     return replace(run, name=name, **frames)
 
 
@@ -251,30 +243,3 @@ def flatten_config(text: str) -> dict[str, str]:
 
     walk(parse_yaml(text, "training_config.yaml") if text else {}, "")
     return flat
-
-
-def told(value: Any) -> str:
-    """A JSON value as a person would write it."""
-    if value is None:
-        return "not known"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {told(item)}" for key, item in value.items())
-    return ", ".join(told(item) for item in value) if isinstance(value, list) else str(value)
-
-
-def find_runs(paths: Sequence[Path]) -> list[RunDirectory]:
-    """The run folders named, or found directly below a named folder; PicoError if a path holds none."""
-    from picolm.records.rundir import list_runs, open_run_directory
-
-    found: list[RunDirectory] = []
-    for path in paths:
-        inside = [] if (path / "run.json").is_file() else list_runs(path)
-        found += inside or [open_run_directory(path)]
-    unique = {run.path.resolve(): run for run in found}
-    return list(unique.values())

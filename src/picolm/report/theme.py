@@ -136,6 +136,8 @@ def _config(
             "emphasis": {"strokeWidth": line_width * 1.5, "color": ink},
             "emphasis-dot": {"color": ink, "size": 9 * line_width**2, "opacity": 1},
             "band": {"opacity": 0.16},
+            "spectrum": {"strokeWidth": line_width, "color": series[0]},
+            "spectrum-band": {"opacity": 0.17, "color": series[0]},
             "neutral-band": {"opacity": 0.14, "color": ink},
             "floor": {"color": colors["floor"], "strokeDash": [5, 4], "strokeWidth": line_width * 0.85},
             "floor-label": {**label, "color": colors["floor"], "fontStyle": "italic"},

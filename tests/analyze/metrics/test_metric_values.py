@@ -289,6 +289,18 @@ def test_the_null_of_a_place_is_what_a_large_gaussian_matrix_has(shape: tuple[in
     assert null == pytest.approx(of("relative_singular_value", noise, at=at), rel=0.02)
 
 
+@pytest.mark.parametrize("at", [0.0, 1.0])
+def test_the_null_of_the_ends_of_the_spectrum_does_not_lie_on_the_edge_of_the_law(at: float) -> None:
+    generator = torch.Generator().manual_seed(5)
+    draws = [
+        of("relative_singular_value", torch.randn(40, 160, generator=generator, dtype=torch.float64), at=at) for _ in range(50)
+    ]
+    null = null_value(find_metric("relative_singular_value", {"at": at}, "test"), Matrix(lambda: torch.ones(40, 160)), None)
+    assert null == pytest.approx(np.mean(draws), rel=0.03)
+    edge = 1.5 if at == 0 else 0.5
+    assert abs(null - np.mean(draws)) < abs(edge - np.mean(draws))
+
+
 def test_a_place_outside_the_spectrum_is_refused() -> None:
     with pytest.raises(PicoError, match="at"):
         of("singular_value", TX, at=1.5)

@@ -29,7 +29,11 @@ def effective_rank_of_noise(shape: tuple[int, int]) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def singular_value_of_noise(shape: tuple[int, int], at: float) -> float:
-    """The singular value at a place (0 largest, 1 smallest) of a large Gaussian matrix, over the root mean square of all."""
+    """The singular value at a place (0 largest, 1 smallest) of a Gaussian matrix, over the root mean square of all.
+
+    The law of a large matrix, read where the directions of this one stand: the first of k after the share 1 / 2k of the law,
+    the last before it, so that neither is taken to lie on the edge.
+    """
     few, many = sorted(shape)
     if few == 1:
         return 1.0
@@ -37,7 +41,7 @@ def singular_value_of_noise(shape: tuple[int, int], at: float) -> float:
 
     singular_R, weight_R = _singular_values(few / many)
     passed_R = numpy.cumsum(weight_R) - weight_R / 2
-    value = numpy.interp(at, passed_R, singular_R)
+    value = numpy.interp((at * (few - 1) + 0.5) / few, passed_R, singular_R)
     return float(value / math.sqrt(float((singular_R**2 * weight_R).sum())))
 
 

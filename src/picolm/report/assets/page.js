@@ -159,6 +159,16 @@
     });
   }
 
+  for (const box of document.querySelectorAll("[data-passages]")) {
+    const frames = [...box.querySelectorAll("[data-frame]")];
+    box.querySelector("input").addEventListener("input", (event) => {
+      const chosen = frames[Number(event.target.value)];
+      for (const frame of frames) frame.hidden = frame !== chosen;
+      event.target.setAttribute("aria-valuetext", chosen.dataset.frame);
+      box.querySelector("output").textContent = chosen.dataset.frame;
+    });
+  }
+
   const firstCharacters = /^[=+\-@\t\r]/;
   function cell(value) {
     if (value === null || value === undefined) return "";
@@ -219,10 +229,12 @@
 
   // A live page reads itself again and comes back as it was left.
   const selects = [...document.querySelectorAll("[data-choice] select")];
+  const sliders = [...document.querySelectorAll("[data-passages] input")];
   function keepPlace() {
     const theme = document.documentElement.dataset.theme || "";
     const open = [...document.querySelectorAll("details.table")].map((table) => table.open);
-    sessionStorage.setItem("place", JSON.stringify({ top: scrollY, focusLayer, theme, open, chosen: selects.map((select) => select.value) }));
+    sessionStorage.setItem("place", JSON.stringify({ top: scrollY, focusLayer, theme, open, chosen: selects.map((select) => select.value),
+      moments: sliders.map((slider) => (slider.value === slider.max ? null : slider.value)) }));
   }
   function returnToPlace() {
     const kept = sessionStorage.getItem("place");
@@ -235,6 +247,11 @@
       if (!place.chosen[index] || !select.querySelector(`option[value="${CSS.escape(place.chosen[index])}"]`)) return;
       select.value = place.chosen[index];
       select.dispatchEvent(new Event("change"));
+    });
+    sliders.forEach((slider, index) => {
+      if (place.moments[index] === null || place.moments[index] === undefined) return;
+      slider.value = place.moments[index];
+      slider.dispatchEvent(new Event("input"));
     });
     setFocus(place.focusLayer);
     window.scrollTo({ top: place.top, behavior: "instant" });

@@ -6,6 +6,7 @@ from picolm.report.charts.comparison import Reference, layers_of_runs, over_runs
 from picolm.report.charts.dynamics import metric_heatmap, metric_trajectories, over_heads
 from picolm.report.charts.evaluation import Z_95, scores_map, scores_over_time
 from picolm.report.charts.similarity import similarity_map, step_pairs
+from picolm.report.charts.spectra import spectrum_over_time
 from picolm.report.charts.thinning import binned, spaced_steps
 from picolm.report.charts.training import NATS, log_column, losses
 
@@ -26,5 +27,6 @@ __all__ = [
     "scores_over_time",
     "similarity_map",
     "spaced_steps",
+    "spectrum_over_time",
     "step_pairs",
 ]

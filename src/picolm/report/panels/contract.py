@@ -15,18 +15,21 @@ from picolm.base.registry import Registry
 if TYPE_CHECKING:
     import pandas
 
-_MODULES = ("loss", "comparison", "evaluation", "dynamics", "heatmap", "similarity", "cost", "provenance")
+_MODULES = ("loss", "comparison", "evaluation", "samples", "dynamics", "heatmap", "spectra", "similarity", "cost", "provenance")
 
 PANELS = Registry(
     "panel",
     builtin_modules=tuple(f"picolm.report.panels.{name}" for name in _MODULES),
 )
 
-DEFAULT_PANELS = ("loss", "evaluation", "dynamics", "heatmap", "similarity", "cost", "provenance")
+DEFAULT_PANELS = ("loss", "evaluation", "samples", "dynamics", "heatmap", "spectra", "similarity", "cost", "provenance")
 """Panels of the page of one run, top to bottom."""
 
 SEVERAL_PANELS = ("comparison", *DEFAULT_PANELS)
 """Panels of the page of several runs."""
+
+STUDY_PANELS = ("verdict", *SEVERAL_PANELS)
+"""Panels of the page of a study's runs."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,32 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """Text that continues other text."""
+
+    lead: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The passages of one moment."""
+
+    label: str
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Text of several moments of which the reader sees one, chosen with a slider; at first the last."""
+
+    label: str
+    """What the slider moves over, such as `Checkpoint`."""
+    frames: tuple[Frame, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Names and their values."""
 
@@ -110,7 +139,7 @@ class Remark:
     text: str
 
 
-Block: TypeAlias = Figures | Choice | Table | Facts | Missing | Remark
+Block: TypeAlias = Figures | Choice | Table | Passages | Facts | Missing | Remark
 
 
 @dataclass(frozen=True)

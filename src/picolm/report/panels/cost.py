@@ -5,6 +5,7 @@ from __future__ import annotations
 from picolm.records.manifest import PARTS
 from picolm.report.panels.contract import Block, Facts, Missing, Panel, panel
 from picolm.report.tables import ReportData, RunTables, section_of
+from picolm.report.words import duration, quantity
 
 DEFINITION = """
 Training time is the sum of the seconds of all logged updates; it leaves out checkpoints, evaluation and restarts.
@@ -53,19 +54,3 @@ def _storage_facts(run: RunTables) -> list[tuple[str, str]]:
     sums = {part: float(run.checkpoints[f"{part}_bytes"].sum()) for part in PARTS}
     facts = [("checkpoints", f"{len(run.checkpoints)}, {quantity(sum(sums.values()))}B")]
     return facts + [(f"of this {part.replace('_', ' ')}", f"{quantity(size)}B") for part, size in sums.items() if size]
-
-
-def quantity(value: float) -> str:
-    """Three figures with an SI prefix: `1.23 M`; the unit follows."""
-    for limit, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g} {prefix}"
-    return f"{value:.3g} "
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.1f} min" if minutes < 120 else f"{hours:.1f} h"

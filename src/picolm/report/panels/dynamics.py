@@ -13,7 +13,9 @@ from picolm.records.names import DATA_TYPES
 from picolm.report import charts
 from picolm.report.definitions import describe_metric, metric_name, title_of
 from picolm.report.panels.contract import Block, Choice, Figure, Missing, Option, Panel, Remark, panel
-from picolm.report.tables import ReportData, RunTables, visible_text
+from picolm.report.spectra import other_rows
+from picolm.report.tables import ReportData, RunTables
+from picolm.report.visible import visible_text
 
 DEFINITION = """
 Each chart follows one metric of one part of the network through training; each line is one layer, coloured from the first
@@ -41,15 +43,11 @@ Draw: TypeAlias = Callable[[pandas.DataFrame, pandas.DataFrame, str], Any]
 @panel("dynamics")
 def dynamics(data: ReportData, *, most_steps: int = 80) -> Panel:
     """One chart per metric and part, one line per layer. `most_steps`: checkpoints drawn; more are thinned evenly."""
-    if data.rows.empty:
-        blocks: list[Block] = []
-    elif data.single is not None:
-        blocks = matrix_blocks(data.rows, most_steps, partial(_trajectories, layers=data.layers))
-    else:
-        blocks = matrix_blocks(data.rows, most_steps, _runs)
-    blocks += [_not_analysed(run) for run in data.runs if run.rows.empty]
-    metrics = list(data.rows["metric"].drop_duplicates()) if len(data.rows) else []
-    definition = "\n\n".join([DEFINITION, *(describe_metric(name) for name in metrics)])
+    rows = other_rows(data.rows)
+    draw = partial(_trajectories, layers=data.layers) if data.single is not None else _runs
+    blocks = matrix_blocks(rows, most_steps, draw) if len(rows) else []
+    blocks += [_not_analysed(run) for run in data.runs if other_rows(run.rows).empty]
+    definition = "\n\n".join([DEFINITION, *(describe_metric(name) for name in rows["metric"].drop_duplicates())])
     return Panel(
         "Learning dynamics",
         "What happens inside: how the structure of each layer changes while the model learns.",
@@ -88,9 +86,9 @@ def matrix_options(
     summary: Any = charts.over_heads(kept, by=[*MATRIX, *MEASURE]).groupby([*MATRIX, *MEASURE], sort=False)
     drawn = _Drawn(dict(iter(kept.groupby([*MATRIX, *MEASURE], sort=False))), dict(iter(summary)))
     grouped: Any = rows.groupby(MATRIX, sort=False)
-    ordered = sorted(grouped, key=lambda item: _order(item[0]))
+    ordered = sorted(grouped, key=lambda item: matrix_order(item[0]))
     return tuple(
-        Option(prefix + _group(key), str(key[3]), _figures(part, key, drawn, draw, kind), remarks=_undrawn(part))
+        Option(prefix + matrix_group(key), str(key[3]), _figures(part, key, drawn, draw, kind), remarks=_undrawn(part))
         for key, part in ordered
     )
 
@@ -109,12 +107,14 @@ def _undrawn(rows: pandas.DataFrame) -> tuple[str, ...]:
     return tuple(f"{title} has no defined value{_reasons(part)}." for title, part in empty)
 
 
-def _order(key: Sequence[Any]) -> tuple[object, ...]:
+def matrix_order(key: Sequence[Any]) -> tuple[object, ...]:
+    """Where a matrix (data type, split, component, part) stands in a list."""
     data_type, split, component, part = key
     return component != "simple", component, _ORDER.get(data_type, len(_ORDER)), split, part
 
 
-def _group(key: Sequence[Any]) -> str:
+def matrix_group(key: Sequence[Any]) -> str:
+    """What sort of matrix it is, in words: `Weights`, `OV circuit: activations (val)`."""
     data_type, split, component, _ = key
     words = data_type.replace("_", " ") + (f" ({split})" if split else "")
     return words.capitalize() if component == "simple" else f"{title_of(component)}: {words}"

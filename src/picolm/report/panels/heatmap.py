@@ -9,6 +9,7 @@ import pandas
 from picolm.report import charts
 from picolm.report.panels.contract import Block, Choice, Missing, Option, Panel, panel
 from picolm.report.panels.dynamics import matrix_options, thinning_remark
+from picolm.report.spectra import other_rows
 from picolm.report.tables import ReportData
 
 DEFINITION = """
@@ -22,7 +23,8 @@ logarithmic.
 @panel("heatmap")
 def heatmap(data: ReportData, *, most_steps: int = 40) -> Panel:
     """One layer x checkpoint map per metric and part. `most_steps`: checkpoints drawn; more are thinned evenly."""
-    rows = data.rows[data.rows["layer"].notna()] if len(data.rows) else data.rows
+    rows = other_rows(data.rows)
+    rows = rows[rows["layer"].notna()]
     blocks: list[Block] = []
     if rows.empty:
         blocks.append(Missing("No layer has been analysed: `pico analyze` applies metrics to the checkpoints of a run."))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from picolm.report.panels.contract import Block, Facts, Missing, Panel, Table, panel
-from picolm.report.tables import ReportData, RunTables, flatten_config, told
+from picolm.report.tables import ReportData, RunTables, flatten_config
+from picolm.report.words import told
 
 DEFINITION = """
 The configuration hash covers every setting that makes the run what it is; two runs with the same hash, the same data
