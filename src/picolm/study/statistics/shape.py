@@ -26,21 +26,23 @@ class Peak(NamedTuple):
 def rise_then_fall(values: ArrayLike, *, smooth: int = 3, draws: int = 200, seed: int = 0) -> Peak:
     """min(peak - start, peak - end) of the running median over `smooth` points, peak over interior points.
 
-    `noise`: mean of the same number for curves that only rise or only fall: the better monotone fit plus its residuals in random
-    order. Negative amplitude: an end is higher than everything between.
+    `noise`: mean of the same number for curves that only rise or only fall: the better monotone fit plus the series' own noise in
+    random order, which is how far each point lies from the middle of its neighbours, times sqrt(2/3). Negative amplitude: an end
+    is higher than everything between.
     """
     series = np.asarray(values, dtype=np.float64)
+    if series.size < 3:
+        return Peak(0.0, 0.0, 0)
     amplitude, index = _amplitude(_running_median(series, smooth))
     fit = _monotone_fit(series)
     generator = np.random.default_rng(seed)
-    shuffled = (fit + generator.permutation(series - fit) for _ in range(draws))
-    noise = float(np.mean([max(0.0, _amplitude(_running_median(curve, smooth))[0]) for curve in shuffled])) if draws else 0.0
+    roughness = np.sqrt(2 / 3) * (series[1:-1] - (series[:-2] + series[2:]) / 2)
+    shuffled = (fit + generator.choice(roughness, series.size) for _ in range(draws))
+    noise = float(np.mean([max(0.0, _amplitude(_running_median(curve, smooth))[0]) for curve in shuffled]))
     return Peak(amplitude, noise, index)
 
 
 def _amplitude(curve: Floats) -> tuple[float, int]:
-    if curve.size < 3:
-        return 0.0, 0
     index = 1 + int(np.argmax(curve[1:-1]))
     return float(curve[index] - max(curve[0], curve[-1])), index
 
