@@ -75,6 +75,38 @@ def test_one_flipped_bit_in_any_file_is_found(tmp_path: Path):
         (folder / name).write_bytes(content)
 
 
+@pytest.mark.parametrize("field", ["format", "step", "tokens", "parent", "config_hash", "data_fingerprint", "parts", "seal"])
+def test_a_changed_field_of_the_manifest_itself_is_found(tmp_path: Path, field: str):
+    folder = seal(tmp_path / "step_3")
+    path = folder / "manifest.json"
+    facts = json.loads(path.read_text())
+    facts[field] = {"weights": {}} if field == "parts" else 5 if isinstance(facts[field], int) else "another"
+    path.write_text(json.dumps(facts))
+    with pytest.raises(PicoError, match=r"changed since it was sealed|another format"):
+        read_manifest(folder)
+
+
+def test_every_flipped_bit_of_the_manifest_is_found(tmp_path: Path):
+    folder = seal(tmp_path / "step_3")
+    path = folder / "manifest.json"
+    before, whole = path.read_bytes(), read_manifest(folder)
+    for place in range(len(before)):
+        for bit in range(8):
+            path.write_bytes(before[:place] + bytes([before[place] ^ 1 << bit]) + before[place + 1 :])
+            try:
+                same = read_manifest(folder) == whole  # white space between values may differ: nothing is changed by it
+            except PicoError:
+                continue
+            assert same, f"bit {bit} of byte {place}"
+
+
+def test_checkpoints_that_changed_places_are_found(tmp_path: Path):
+    folder = seal(tmp_path / "step_3")
+    folder.rename(tmp_path / "step_4")
+    with pytest.raises(PicoError, match="step 3, misplaced"):
+        verify(tmp_path / "step_4")
+
+
 def test_a_part_removed_as_a_whole_is_not_damage(tmp_path: Path):
     folder = seal(tmp_path / "step_3")
     (folder / "training_state" / "state.json").unlink()

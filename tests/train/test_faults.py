@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -120,3 +121,12 @@ def test_a_removed_lock_is_said_as_such(tmp_path: Path):
         path.unlink()
         with pytest.raises(PicoError, match="was removed while"):
             lock.check()
+
+
+def test_a_checkpoint_of_another_run_in_the_folder_is_refused(make_config: ConfigMaker):
+    run_training(make_config("mine"), Recording(stop_at=3))
+    other = run_training(make_config("other", training={"optimization": {"lr": 0.02}}), Recording()).run
+    mine = other.parent / "mine"
+    shutil.copytree(other / "checkpoints" / "step_5", mine / "checkpoints" / "step_5")
+    with pytest.raises(PicoError, match="step_5 belongs to another run"):
+        run_training(make_config("mine"), Recording())

@@ -93,26 +93,32 @@ def share_with_readers(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` into a folder."""
-    durable.write_json(folder / MANIFEST_NAME, {"format": FORMAT, **asdict(manifest)})
+    """Write `manifest.json` into a folder. Its `seal` is the hash of all else in it, so that a change of its own shows."""
+    facts = {"format": FORMAT, **asdict(manifest)}
+    durable.write_json(folder / MANIFEST_NAME, {**facts, "seal": content(facts)})
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a sealed folder; PicoError if it is missing or not ours."""
     path = folder / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        seal = facts.pop("seal")
+        sealed = content(facts)
+        if facts.pop("format") != FORMAT:
             raise PicoError(f"{path} has another format than {FORMAT}", "it was written by another version of picolm")
         parts = {
             part: {_inside(name, path): FileRecord(**record) for name, record in files.items()}
-            for part, files in content.pop("parts").items()
+            for part, files in facts.pop("parts").items()
         }
-        return Manifest(**content, parts=parts)
+        manifest = Manifest(**facts, parts=parts)
     except FileNotFoundError as error:
         raise PicoError(f"{folder} has no {MANIFEST_NAME}", "a checkpoint without it was never finished") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PicoError(f"{path} is damaged: {error}", "restore the file, or delete the checkpoint folder") from error
+    if seal != sealed:
+        raise PicoError(f"{path} has changed since it was sealed", "restore the file, or delete the checkpoint folder")
+    return manifest
 
 
 def manifest_hash(folder: Path) -> str:
@@ -134,7 +140,7 @@ def find_damage(folder: Path, manifest: Manifest, parts: Iterable[str] | None = 
     """
     chosen = [part for part in manifest.parts if parts is None or part in set(parts)]
     pulled = read_pulled(folder) or Pulled("", ())
-    problems = []
+    problems = [] if step_of(folder) in (None, manifest.step) else [f"this is the checkpoint of step {manifest.step}, misplaced"]
     for part in chosen:
         if part_removed(folder, manifest, part):
             continue
@@ -193,10 +199,16 @@ def sealed_steps(checkpoints: Path) -> list[int]:
         return []
     steps = []
     for entry in os.scandir(checkpoints):
-        number = entry.name.removeprefix("step_")
-        if number != entry.name and number.isdecimal() and Path(entry.path, MANIFEST_NAME).is_file():
-            steps.append(int(number))
+        step = step_of(Path(entry.path))
+        if step is not None and Path(entry.path, MANIFEST_NAME).is_file():
+            steps.append(step)
     return sorted(steps)
+
+
+def step_of(folder: Path) -> int | None:
+    """N of a folder named `step_<N>`; None for another name."""
+    number = folder.name.removeprefix("step_")
+    return int(number) if number != folder.name and number.isdecimal() else None
 
 
 def content(value: Any) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from picolm.base.config import identity_hash
+from picolm.base.errors import PicoError
 from picolm.model.contract import load_weights
 from picolm.records import trainlog
 from picolm.records.manifest import manifest_hash, verify
@@ -94,7 +96,12 @@ def restore(parts: Parts, progress: Progress, folder: Path) -> int:
 
     A changed file is a PicoError naming it.
     """
-    verify(folder)
+    sealed = verify(folder)
+    if sealed.config_hash not in (identity_hash(parts.config), parts.directory.identity()["config_hash"]):
+        raise PicoError(
+            f"{folder} belongs to another run: it was made with another configuration",
+            "restore the checkpoint that was there, or delete this one to continue from the one before it",
+        )
     state: TrainingState = read_state(CheckpointFolder(folder).training_state)
     load_weights(parts.model, folder)
     restore_optimizer(parts.optimizer, parts.parameter_names, state)
