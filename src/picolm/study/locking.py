@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picolm.base.config import identity_values
+from picolm.base.errors import PicoError
 from picolm.records.studydir import StudyDirectory
 from picolm.study.config import StudyConfig, load_study
 from picolm.study.language import ensure_language
@@ -33,6 +34,36 @@ def lock_study(directory: StudyDirectory, say: Callable[[str], None] = lambda _:
     if parent is not None and parent.substance() == draft.substance():
         return LockOutcome(parent, False, [])
     return LockOutcome(write_lock(directory, draft), True, [] if parent is None else differences(parent, draft))
+
+
+def current_lock(directory: StudyDirectory, say: Callable[[str], None] = lambda _: None) -> StudyLock:
+    """The lock if it says what the file says; else the lock that the study would get now. Nothing is locked."""
+    parent = find_lock(directory)
+    draft = draft_lock(directory, parent, say)
+    if parent is None:
+        say("not locked yet")
+        return draft
+    if parent.substance() == draft.substance():
+        return parent
+    say(f"the study has changed since version {parent.version} was locked: {'; '.join(differences(parent, draft)[:3])}")
+    return draft
+
+
+def lock_to_run(directory: StudyDirectory, say: Callable[[str], None] = lambda _: None) -> StudyLock:
+    """The lock to run under: a first one is written; PicoError if the study has changed since it was locked."""
+    parent = find_lock(directory)
+    draft = draft_lock(directory, parent, say)
+    if parent is None:
+        lock = write_lock(directory, draft)
+        say(f"locked: version 1, {lock.hash[:12]}, {lock.mode}" + (f": {lock.mode_reason}" if lock.mode_reason else ""))
+        return lock
+    if parent.substance() != draft.substance():
+        changes = "\n".join(f"  {change}" for change in differences(parent, draft))
+        raise PicoError(
+            f"{directory.definition} is no longer what was locked (version {parent.version}):\n{changes}",
+            f"set it back, or make a new version: pico study lock {directory.path}",
+        )
+    return parent
 
 
 def draft_lock(directory: StudyDirectory, parent: StudyLock | None, say: Callable[[str], None] = lambda _: None) -> StudyLock:

@@ -14,11 +14,11 @@ from picolm.base.config import apply_overrides, flatten, identity_hash, read_yam
 from picolm.base.errors import PicoError, suggestion
 from picolm.data.contract import TokenSource
 from picolm.records.manifest import content, hash_file
-from picolm.records.prepared import PreparedFolder
 from picolm.records.studydir import StudyDirectory
 from picolm.study.config import STREAMS, StudyConfig, TuningConfig
 from picolm.study.lock import LockedCell, LockedVariant, Phase
 from picolm.study.spec_checks import PositiveControlCheck
+from picolm.study.tamper import hash_of_path
 from picolm.train.config import RunConfig, parse_config
 from picolm.train.inputs import describe_data, open_checked_data
 
@@ -273,14 +273,3 @@ def _references(config: RunConfig[Any]) -> Iterator[str]:
         yield dynamics.eval_data
     for entry in config.evaluation.entries:
         yield from (value for value in config.evaluation.options_of(entry).values() if isinstance(value, str))
-
-
-def hash_of_path(path: Path) -> str:
-    """Hash of a file, of prepared data by their manifest, or of every file in a folder."""
-    if path.is_file():
-        return hash_file(path).sha256
-    prepared = PreparedFolder(path)
-    if prepared.manifest_file.is_file():
-        return str(prepared.manifest().get("fingerprint") or hash_file(prepared.manifest_file).sha256)
-    below = sorted(file for file in path.rglob("*") if file.is_file())
-    return content([[file.relative_to(path).as_posix(), hash_file(file).sha256] for file in below])

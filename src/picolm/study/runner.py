@@ -7,10 +7,13 @@ there is always paired; then the reserve seeds, if the declared second look need
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, Protocol
 
 from picolm.base.config import apply_overrides
@@ -228,6 +231,20 @@ def run_study(
     )
 
 
+@contextmanager
+def stopping_like_ctrl_c() -> Iterator[None]:
+    """Within the block a request to end the process (SIGTERM) is a KeyboardInterrupt, so that the runs can save."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _stages(stage: Stage) -> dict[str, str]:
     directory, lock = stage.directory, stage.lock
     tuning, counting = needed_now(directory, lock)
@@ -254,8 +271,7 @@ def reserve_needed(directory: StudyDirectory, lock: StudyLock) -> list[Cell]:
         return []
     from picolm.study.judge import judge
 
-    judgement = judge(study, cells(directory, lock), lock)
-    if not any(found.in_family and found.verdict == "inconclusive" for found in judgement.predictions):
+    if judge(study, cells(directory, lock), lock).next_look is None:
         return []
     seeds = study.seeds.reserve[: study.looks[1] - study.looks[0]]
     return [cell for cell in cells(directory, lock) if cell.phase == "reserve" and cell.seed in seeds]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from picolm.base.errors import PicoError
@@ -21,12 +22,45 @@ Table = dict[str, dict[str, dict[str, float | None]]]
 """Variant -> value (as text) -> seed (as text) -> what was measured; None for a run that did not end well."""
 
 
+@dataclass(frozen=True)
+class Pick:
+    """What was picked for a variant, and from what."""
+
+    value: Any
+    at_the_edge: bool
+    """Whether it is the first or last of the grid: the best may lie beyond."""
+    means: dict[str, float | None]
+    """Value (as text) -> mean over the tuning seeds; None if one of them did not end well."""
+    seeds: dict[str, dict[str, float | None]]
+
+
 def pick_values(directory: StudyDirectory, lock: StudyLock) -> dict[str, Any]:
     """Variant -> value picked, written to the study's folder. PicoError if a variant has no value that works."""
+    tuning = lock.config.tuning
+    assert tuning is not None
+    picks = picked_values(directory, lock)
+    durable.write_json(
+        directory.tuning_file,
+        {
+            "format": "picolm.tuning/1",
+            "study": lock.study,
+            "lock": lock.hash,
+            "basis": tuning_basis(lock),
+            "key": tuning.key,
+            "pick": tuning.pick,
+            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "picks": {variant: vars(pick) for variant, pick in picks.items()},
+        },
+    )
+    return {variant: pick.value for variant, pick in picks.items()}
+
+
+def picked_values(directory: StudyDirectory, lock: StudyLock) -> dict[str, Pick]:
+    """Variant -> what the tuning runs give for it."""
     study = lock.config
     tuning = study.tuning
     assert tuning is not None
-    places = [cell for cell in all_cells(directory, lock) if cell.phase == "tuning"]
+    places = [cell for cell in all_cells(directory, lock) if cell.phase == "tuning" and cell.value is not None]
     table = _measured(study, tuning, places)
     values = {str(cell.value): cell.value for cell in places}
     means = {variant: {value: mean_of(list(seeds.values())) for value, seeds in rows.items()} for variant, rows in table.items()}
@@ -36,27 +70,14 @@ def pick_values(directory: StudyDirectory, lock: StudyLock) -> dict[str, Any]:
     lower = study.measures[tuning.pick].better == "lower"
     picks = {}
     for variant, rows in means.items():
-        value = _best(rows, lower=lower)
-        if value is None:
+        best = _best(rows, lower=lower)
+        if best is None:
             raise PicoError(
                 f"tuning: every value of {tuning.key} failed in variant {variant}", "choose another grid, then pico study lock"
             )
-        ends = [str(tuning.grid[0]), str(tuning.grid[-1])]
-        picks[variant] = {"value": values[value], "at_the_edge": value in ends, "means": rows, "seeds": table[variant]}
-    durable.write_json(
-        directory.tuning_file,
-        {
-            "format": "picolm.tuning/1",
-            "study": study.id,
-            "lock": lock.hash,
-            "basis": tuning_basis(lock),
-            "key": tuning.key,
-            "pick": tuning.pick,
-            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "picks": picks,
-        },
-    )
-    return {variant: facts["value"] for variant, facts in picks.items()}
+        edge = best in (str(tuning.grid[0]), str(tuning.grid[-1]))
+        picks[variant] = Pick(values[best], edge, rows, table[variant])
+    return picks
 
 
 def mean_of(values: list[float | None]) -> float | None:
@@ -71,8 +92,6 @@ def mean_of(values: list[float | None]) -> float | None:
 def _measured(study: StudyConfig, tuning: TuningConfig, places: list[Cell]) -> Table:
     table: Table = {}
     for cell in places:
-        if cell.value is None:
-            continue
         row = table.setdefault(cell.variant, {}).setdefault(str(cell.value), {})
         row[str(cell.seed)] = _value(study, tuning, cell)
     return table
