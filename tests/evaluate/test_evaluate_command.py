@@ -148,3 +148,16 @@ def test_mistakes_get_one_clear_error_and_nothing_is_written(place, monkeypatch,
     assert pico(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not RunDirectory(Path("runs/tiny")).evaluations.exists()
+
+
+def test_one_revision_of_a_published_series_is_a_model_too(place, monkeypatch, capsys):
+    asked = []
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(place / "one")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert pico(monkeypatch, "owner/suite@demo-step-10", "--metric", "multiple_choice:data=questions.json") == 0
+    assert capsys.readouterr().out.startswith("owner/suite@demo-step-10\n")
+    assert asked == [("owner/suite", "demo-step-10", ["*.json", "*.safetensors"])]

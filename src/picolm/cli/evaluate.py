@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def evaluate(
     targets: Annotated[
         list[str],
-        typer.Argument(help="Run folders, RUN@STEP, model folders or Hub names.", show_default=False, metavar="TARGET..."),
+        typer.Argument(help="Run folders, RUN@STEP, model folders or Hub names, also OWNER/NAME@REVISION.", show_default=False, metavar="TARGET..."),
     ],
     steps: Annotated[
         str | None, typer.Option(help="Checkpoints of a run, such as `0,1000`. Default: all; with --table the last.")

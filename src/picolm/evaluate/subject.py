@@ -27,9 +27,13 @@ class Subject:
     folder: Path
     run: RunDirectory | None = None
     step: int | None = None
+    hub_name: str = ""
+    """What it is called on the Hub, if it came from there: its folder is named after a commit."""
 
     @property
     def name(self) -> str:
+        if self.hub_name:
+            return self.hub_name
         return self.folder.resolve().name if self.run is None else f"{self.run.name}@{self.step}"
 
     @property
@@ -81,23 +85,28 @@ def find_subjects(target: str, steps: Sequence[int] | None, *, last_only: bool =
     if run.identity_file.is_file():
         chosen = _chosen_steps(run, steps)
         return [Subject(run.checkpoint(step), run, step) for step in (chosen[-1:] if last_only else chosen)]
-    if not path.exists() and len(path.parts) == 2:
+    hub_name = target if not path.exists() and len(path.parts) == 2 else ""
+    if hub_name:
         path = _from_hub(target)
     if not CheckpointFolder(path).model_config.is_file():
         raise PicoError(f"{target} is neither a run folder nor a model folder", "name a folder with a run.json or a config.json")
     if steps and not last_only:
         raise PicoError(f"--steps: {target} is one model, not a run", "leave --steps out, or name the run folder")
-    return [Subject(path)]
+    return [Subject(path, hub_name=hub_name)]
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(target: str) -> Path:
+    """The model folder of `owner/name`, or of `owner/name@revision`, such as one step of a published series."""
     from huggingface_hub import snapshot_download
 
+    name, _, revision = target.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:  # the client raises several families; each means that there is no model
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PicoError(f"{name} is neither a local folder nor to be had from the Hub: {first_line}", "name a folder") from error
+        raise PicoError(
+            f"{target} is neither a local folder nor to be had from the Hub: {first_line}", "name a folder"
+        ) from error
 
 
 def _chosen_steps(run: RunDirectory, steps: Sequence[int] | None) -> list[int]:
