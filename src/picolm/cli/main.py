@@ -34,6 +34,7 @@ VERBS = {
     ),
     "analyze": Verb(LOOK, "Apply metrics to components of a run's checkpoints; only what is missing is computed."),
     "report": Verb(LOOK, "Write one self-contained HTML page about one or several runs; it opens offline."),
+    "study": Verb(LOOK, "Declared hypotheses over variants x seeds: lock, plan, run, judge, report."),
     "export": Verb(SHARE, "Write a checkpoint for other tools, open it again, and print the largest difference in logits."),
     "hub": Verb(SHARE, "Publish runs on the Hugging Face Hub, take them back, and prove a published series."),
 }
