@@ -22,10 +22,12 @@ from picolm.records.rundir import RunDirectory
 from picolm.train.train import run_training
 from tests.hub.conftest import REPO, TOKEN, SyncRun
 from tests.hub.double import Fault, HubDouble
+from tests.hub.test_secrets import everything_sent, everything_written
 from tests.train.conftest import ConfigMaker
 from tests.train.recording import Recording, file_hashes
 
 STEPS = [0, 1, 2, 5, 8]
+PLANTED = "hf_" + "AbCdEfGhIj" * 3 + "Klmn"
 PUBLISHED = {"save_to_hf": True, "hf_checkpoint": {"repo_id": REPO}}
 
 
@@ -188,3 +190,29 @@ def test_other_tools_load_a_step_by_its_tag(
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "LlamaForCausalLM"
+
+
+def test_a_secret_in_environment_configuration_and_text_appears_nowhere(
+    uploader_environment: HubDouble, make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    hub, key = uploader_environment, "0123456789abcdef" * 2
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(PicoError, match=r"monitoring\.wandb\.entity holds what looks like a Hugging Face token") as caught:
+        run_training(make_config("tiny", monitoring={"wandb": {"entity": PLANTED}}), Recording())
+    assert PLANTED not in str(caught.value)
+    with pytest.raises(PicoError, match=r"monitoring\.wandb\.project holds the value of \$WANDB_API_KEY"):
+        run_training(make_config("tiny", monitoring={"wandb": {"project": key}}), Recording())
+    assert not (tmp_path / "runs").exists()
+    run_training(make_config("tiny", checkpointing=PUBLISHED), observer := Recording())
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    planted = run.checkpoint(8) / "notes.txt"  # beside what was sealed: somebody's own file
+    planted.write_text(PLANTED)
+    (run.path / "notes.txt").write_text(f"{PLANTED} {key}")
+    wait_for(lambda: len(hub.repos[REPO].tags) == 5)
+    sent = everything_sent(hub)
+    written = everything_written(run.path, planted, run.path / "notes.txt")
+    card = hub.repos[REPO].resolve("tiny").tree["README.md"].content + hub.repos[REPO].resolve("main").tree["README.md"].content
+    for secret in (PLANTED, key, TOKEN):
+        assert secret.encode() not in sent + written + card
+        assert secret not in "".join(observer.sentences)
+    assert run.outbox_log.is_file(), "the uploader's log was among what was searched"
