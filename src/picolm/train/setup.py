@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from picolm.base.errors import PicoError
-from picolm.base.registry import checked_options
 from picolm.capture.plan import CapturePlan, plan_capture
 from picolm.capture.writer import SnapshotBatch
 from picolm.data.contract import TokenRows, TokenSource
@@ -27,7 +26,8 @@ from picolm.train.config import Precision, RunConfig
 from picolm.train.evaluation import Evaluator, prepare_evaluator
 from picolm.train.fork import Fork, check_fork
 from picolm.train.inputs import all_problems, open_checked_data, open_val_rows
-from picolm.train.methods.contract import COMPILED, METHODS, SEVERAL_PROCESSES, RunFacts, TrainingMethod
+from picolm.train.methods.build import build_method
+from picolm.train.methods.contract import COMPILED, SEVERAL_PROCESSES, TrainingMethod
 from picolm.train.observation import ValBatch
 from picolm.train.online import OnlineAnalysis, build_online
 from picolm.train.publication import destination_of, refuse_secrets_in
@@ -65,7 +65,8 @@ def build_training(
     check_fork(directory, config, fork)
     destination = destination_of(config)
     torch.use_deterministic_algorithms(config.training.deterministic)
-    method = build_method(config)
+    loader = loader_of(config, data)
+    method = build_method(config, row_tokens=loader.row_length - 1, rows_of_step=loader.batch_of_step)
     parts = build_parts(config, directory, build_fabric(config, method), method, data)
     plan, val = build_capture(config, parts, val_rows)
     return Training(
@@ -163,23 +164,15 @@ def should_compile(config: RunConfig[Any], fabric: Fabric) -> bool:
     return fabric.device.type == "cuda" if asked == "auto" else asked
 
 
-def build_method(config: RunConfig[Any]) -> TrainingMethod:
-    """The training method, with its options checked."""
-    named = config.training.method
-    kind = METHODS.find(named.name)
-    method: TrainingMethod = kind(**checked_options(kind, named.options, f"training.method ({named.name})"))
-    return method
-
-
 def build_parts(
     config: RunConfig[Any], directory: RunDirectory, fabric: Fabric, method: TrainingMethod, data: TokenSource
 ) -> Parts:
     """Model, optimiser, schedule and loader."""
-    whole_loader = loader_of(config, data)
-    method.begin_run(run_facts(config, whole_loader))
     model = method.wrap_model(initial_model(config))
     compiled = should_compile(config, fabric)
-    fabric_model = fabric.setup_module(cast(nn.Module, torch.compile(model)) if compiled else model)
+    # Each shape is compiled as it is: with sizes left open, a method's kernels would depend on which of its passes came first.
+    fabric_model = fabric.setup_module(cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model)
+    whole_loader = loader_of(config, data)
     optimization = config.training.optimization
     shared = {"betas": optimization.betas, "eps": optimization.eps, "weight_decay": optimization.weight_decay}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
@@ -209,18 +202,6 @@ def build_parts(
         parameter_names={id(parameter): name for name, parameter in model.named_parameters()},
         decode=None if tokenizer is None else tokenizer.decode,
         compiled=compiled,
-    )
-
-
-def run_facts(config: RunConfig[Any], whole_loader: BatchLoader) -> RunFacts:
-    """What the method may know of the run."""
-    return RunFacts(
-        seed=config.training.seeds.method,
-        max_steps=config.training.max_steps,
-        warmup_steps=config.training.optimization.lr_warmup_steps,
-        batch_sequences=whole_loader.batch_sequences,
-        row_tokens=whole_loader.row_length - 1,
-        rows_of_step=whole_loader.batch_of_step,
     )
 
 

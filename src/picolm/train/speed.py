@@ -61,7 +61,7 @@ def measure_tokens_per_second(config: RunConfig[Any], fabric: Fabric, *, row_tok
     model = build_model(config.model, torch.Generator().manual_seed(config.training.seeds.init))
     asked = config.training.compile
     compiled = fabric.device.type == "cuda" if asked == "auto" else asked
-    fabric_model = fabric.setup_module(cast(nn.Module, torch.compile(model)) if compiled else model)
+    fabric_model = fabric.setup_module(cast(nn.Module, torch.compile(model, dynamic=False)) if compiled else model)
     shared = {key: getattr(optimization, key) for key in ("betas", "eps", "weight_decay")}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
     optimizer = OPTIMIZERS.find(optimization.optimizer.name)(model.named_parameters(), **options)
