@@ -63,5 +63,5 @@ def test_every_verb_has_a_file_and_every_file_of_a_verb_is_offered():
     from picolm.cli.main import VERBS
 
     files = {path.stem for path in Path(picolm.cli.__path__[0]).glob("*.py")}
-    shared = {"__init__", "main", "console", "progress", "data_look", "data_share"}
+    shared = {"__init__", "main", "console", "progress", "data_look", "data_share", "study_lines"}
     assert files - shared == set(VERBS)

@@ -18,6 +18,7 @@ STOPPED_EXIT_CODE = 75
 """2 is a mistake in the call or the files; 0 and 3 to 6 are verdicts."""
 
 app = typer.Typer(
+    add_completion=False,
     help="Declared hypotheses over variants x seeds: lock, plan, run, judge, report.",
     no_args_is_help=True,
 )
