@@ -136,16 +136,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-class _Dumper(yaml.SafeDumper):
+class SettingsDumper(yaml.SafeDumper):
     """SafeDumper that quotes what `_Loader` would not read back as text."""
 
 
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+SettingsDumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def dump_yaml(settings: Settings) -> str:
     """The settings as YAML, every default written out, in field order."""
-    return yaml.dump(settings.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(settings.model_dump(mode="json"), Dumper=SettingsDumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ class Verb(NamedTuple):
 START, LOOK, SHARE = "Start", "Look inside", "Leave and share"
 VERBS = {
     "demo": Verb(START, "Make data, train, evaluate, analyse and report: minutes on a laptop CPU."),
+    "new": Verb(
+        START, "Make a commented project to start from: training, analysis and study files, and a file for your own ideas."
+    ),
     "data": Verb(
         START, "Text, JSON lines, parquet or a Hub dataset to token shards; a synthetic language; the batch of a step; hashes."
     ),
