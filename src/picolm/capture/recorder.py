@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from picolm.capture.circuits import CircuitGradients, circuit_gradients
+from picolm.capture.frozen import FrozenGradients, frozen_gradients
 from picolm.capture.micro_batches import squared_norms_of_passes
 from picolm.capture.plan import CapturePlan
 
@@ -28,6 +29,8 @@ class Recorder:
         self.activations: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         self.updates: dict[str, Tensor] = {}
+        self.frozen: dict[str, Tensor] = {}
+        """Gradients of weights for which training computes none."""
         self.ov_gradients: dict[str, Tensor] = {}
         """Circuit -> (query heads, model width, model width)."""
         self.momentum: dict[str, Tensor] = {}
@@ -78,6 +81,13 @@ class Recorder:
         self.ov_gradients = {name: total.cpu() for name, total in gradients.totals.items()}
 
     @contextmanager
+    def frozen_of(self, modules: Mapping[str, nn.Module]) -> Iterator[FrozenGradients]:
+        """Sum up the gradients of the planned ones of `modules`, whose weights get none, over the passes inside the block."""
+        with frozen_gradients({name: modules[name] for name in self.plan.tensor_names if name in modules}) as gradients:
+            yield gradients
+        self.frozen = {name: total.cpu() for name, total in gradients.totals.items()}
+
+    @contextmanager
     def micro_batches_of(self, plain_tensors: Mapping[str, Tensor], tokens: Sequence[int], scale: float) -> Iterator[None]:
         """Keep squared gradient norms of the micro-batches, whose numbers of predicted tokens are `tokens`.
 
@@ -105,13 +115,12 @@ class Recorder:
 
     def copy_gradients(self, plain_tensors: Mapping[str, Tensor]) -> None:
         """Keep the gradients as they stand: call after backward and before clipping."""
-        self.gradients = {
-            name: _copy(gradient) for name in self.plan.tensor_names if (gradient := plain_tensors[name].grad) is not None
-        }
+        found = {name: self.frozen.get(name, plain_tensors[name].grad) for name in self.plan.tensor_names}
+        self.gradients = {name: _copy(gradient) for name, gradient in found.items() if gradient is not None}
 
     @contextmanager
     def updates_of(self, plain_tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Keep the change that the block makes to the planned tensors."""
+        """Keep the change that the block makes to the planned tensors; the mapping may compute them when they are looked up."""
         before = {name: _copy(plain_tensors[name]) for name in self.plan.tensor_names}
         yield
         self.updates = {name: _copy(plain_tensors[name]) - before[name] for name in self.plan.tensor_names}

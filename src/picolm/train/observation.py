@@ -118,27 +118,31 @@ class StepObservation:
         The gradients of parameters are left alone. The random state is put back after it.
         """
         parts = self._parts
+        frozen = parts.method.frozen_modules(parts.model)
         with torch.random.fork_rng(), parts.fabric.autocast(), recorder.activations_of(parts.model):
-            if not recorder.plan.circuits:
+            if not (recorder.plan.circuits or frozen):
                 with torch.no_grad():
                     for tokens_BT in batch.micro_batches:
                         parts.model(tokens_BT[:, :-1])
                 return
             scale = parts.fabric.world_size / batch.global_tokens
-            with recorder.circuits_of(parts.model) as circuits:
+            with recorder.circuits_of(parts.model) as circuits, recorder.frozen_of(frozen) as weights:
                 for tokens_BT in batch.micro_batches:
                     loss_sum = parts.model(tokens_BT[:, :-1], labels_BT=tokens_BT[:, 1:])
-                    torch.autograd.grad(loss_sum * scale, circuits.outputs)
+                    torch.autograd.grad(loss_sum * scale, [*circuits.outputs, *weights.outputs])
                     circuits.outputs.clear()
+                    weights.outputs.clear()
 
     def _gather(self, recorder: Recorder) -> None:
-        """Put together what the processes saw: activations in the order of the rows, circuit gradients as their mean."""
+        """Put together what the processes saw: activations in the order of the rows, gradients that are not shared as means."""
         fabric = self._parts.fabric
         for name, own_SX in recorder.activations.items():
             counts = gather(fabric, torch.tensor(len(own_SX))).tolist()
             padded_SX = torch.nn.functional.pad(own_SX, (0, 0, 0, max(counts) - len(own_SX)))
             gathered_WSX = gather(fabric, padded_SX)
             recorder.activations[name] = torch.cat([gathered_WSX[rank, :count] for rank, count in enumerate(counts)])
+        for name in [name for name in recorder.gradients if name in recorder.frozen]:
+            recorder.gradients[name] = total(fabric, recorder.gradients[name]) / fabric.world_size
         for name, own_HDD in recorder.ov_gradients.items():
             recorder.ov_gradients[name] = total(fabric, own_HDD) / fabric.world_size
         if recorder.micro_batch_tokens:
@@ -156,5 +160,9 @@ class StepObservation:
 @contextmanager
 def _inside(recorder: Recorder, parts: Parts) -> Iterator[None]:
     """Keep what can be seen in the passes of the uncompiled model inside the block."""
-    with recorder.activations_of(parts.model), recorder.circuits_of(parts.model) if recorder.plan.circuits else nullcontext():
+    with ExitStack() as watch:
+        watch.enter_context(recorder.activations_of(parts.model))
+        watch.enter_context(recorder.frozen_of(parts.method.frozen_modules(parts.model)))
+        if recorder.plan.circuits:
+            watch.enter_context(recorder.circuits_of(parts.model))
         yield

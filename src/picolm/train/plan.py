@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from picolm.data.contract import open_source
 from picolm.model.contract import LanguageModel, find_architecture, flops_per_token
 from picolm.optim.contract import OPTIMIZERS, optimizer_options
 from picolm.train.config import RunConfig
+from picolm.train.method_costs import MethodCosts, method_costs
 
 ATTENTION_ROLES = ("query", "key", "value", "output")
 FEED_FORWARD_ROLES = ("gate", "up", "down")
+METHOD_PART = "method"
+"""What the training method adds."""
 BATCH_BYTES_PER_TOKEN = 8
 """A token of a recorded batch in parquet: its number and its text."""
 
@@ -58,43 +61,51 @@ class RunPlan:
     """All checkpoints of the run, after retention."""
     tokens_per_step: int
     tokens: int
+    """Predicted tokens that train the language model."""
+    method_tokens: int
+    """Tokens that the training method uses for another purpose."""
+    flops: float
+    """Floating-point operations of the whole run."""
     notes: list[str]
     """What could not be counted, and why."""
 
     def hours(self, tokens_per_second: float) -> float:
         """Hours of training at a given speed over all devices, without evaluation and checkpoints."""
-        return self.tokens / tokens_per_second / 3600
+        return (self.tokens + self.method_tokens) / tokens_per_second / 3600
 
 
 def plan_run(config: RunConfig[Any]) -> RunPlan:
     """The cost of the run that `config` describes. Data that cannot be opened is replaced by full rows, with a note."""
     notes: list[str] = []
-    model = shape_of(config)
     row_tokens = _row_tokens(config, notes)
+    costs = method_costs(config, row_tokens, shape_of(config), shape_of(config))
     batch = config.data.dataloader.batch_size
-    checkpoint = checkpoint_bytes(config, model, row_tokens, notes)
+    checkpoint = checkpoint_bytes(config, costs, row_tokens, notes)
     steps = config.checkpoint_steps
     kept_states = min(len(steps), config.checkpointing.keep_training_states or len(steps))
     return RunPlan(
-        parameters=parameters_by_part(model),
-        flops_per_token=flops_by_part(config, model, row_tokens),
-        memory=memory_by_part(config, model, row_tokens),
+        parameters=parameters_by_part(costs.model, costs.own_parameters),
+        flops_per_token=flops_by_part(config, costs, row_tokens),
+        memory=memory_by_part(config, costs.model, row_tokens),
         checkpoint_steps=steps,
         checkpoint=checkpoint,
         disk_bytes=len(steps) * (checkpoint.weights + checkpoint.learning_dynamics) + kept_states * checkpoint.training_state,
         tokens_per_step=batch * row_tokens,
-        tokens=config.training.max_steps * batch * row_tokens,
+        tokens=round(costs.language_model_tokens),
+        method_tokens=round(costs.method_tokens),
+        flops=costs.flops,
         notes=notes,
     )
 
 
-def parameters_by_part(model: LanguageModel) -> dict[str, int]:
-    """Part -> trainable values; a tied head counts with the embedding."""
+def parameters_by_part(model: LanguageModel, own: Collection[str] = ()) -> dict[str, int]:
+    """Part -> values; a tied head counts with the embedding. `own`: names of those that the training method added."""
     layout = model.layout()
     parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms and biases": 0, "head": 0}
     for name, parameter in model.named_parameters():
         place = layout.tensors.get(name.removesuffix(".weight"))
-        parts[_part_of_role("norm" if place is None else place.role)] += parameter.numel()
+        part = METHOD_PART if name in own else _part_of_role("norm" if place is None else place.role)
+        parts[part] = parts.get(part, 0) + parameter.numel()
     return parts
 
 
@@ -106,16 +117,22 @@ def _part_of_role(role: str) -> str:
     return {"embedding": "embedding", "unembedding": "head"}.get(role, "norms and biases")
 
 
-def flops_by_part(config: RunConfig[Any], model: LanguageModel, row_tokens: int) -> dict[str, float]:
-    """6 N + 12 L d T of the PaLM convention, split into blocks, head and attention scores."""
-    layout = model.layout()
+def flops_by_part(config: RunConfig[Any], costs: MethodCosts, row_tokens: int) -> dict[str, float]:
+    """6 N + 12 L d T of the PaLM convention, split into blocks, head and attention scores.
+
+    The part of the method is what it adds to that, or saves, on average over the run's language-model tokens.
+    """
+    model, layout = costs.model, costs.model.layout()
     scores = 12.0 * len(layout.names_with_role("query")) * layout.query_heads * layout.head_width * row_tokens
     heads = set(layout.names_with_role("unembedding"))
     shapes = {
         name.removesuffix(".weight"): parameter.numel() for name, parameter in model.named_parameters(remove_duplicate=False)
     }
     head = 6.0 * sum(size for name, size in shapes.items() if name in heads)
-    return {"blocks": flops_per_token(config.model, row_tokens) - scores - head, "head": head, "attention": scores}
+    plain = flops_per_token(config.model, row_tokens)
+    parts = {"blocks": plain - scores - head, "head": head, "attention": scores}
+    added = costs.flops / costs.language_model_tokens - plain if costs.language_model_tokens else 0.0
+    return parts if abs(added) < 1e-9 * plain else parts | {METHOD_PART: added}
 
 
 def memory_by_part(config: RunConfig[Any], model: LanguageModel, row_tokens: int) -> dict[str, int]:
@@ -130,7 +147,7 @@ def memory_by_part(config: RunConfig[Any], model: LanguageModel, row_tokens: int
     per_token = width * sum(sum(matrix.shape) for matrix in matrices)
     return {
         "weights": count * master,
-        "gradients": count * master,
+        "gradients": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) * master,
         "optimizer": optimizer_bytes(config, model),
         "low-precision weights": 0 if width == master else count * width,
         "activations (about)": sequences * row_tokens * per_token,
@@ -149,7 +166,7 @@ def optimizer_bytes(config: RunConfig[Any], model: LanguageModel) -> int:
     shared = {key: getattr(optimization, key) for key in ("betas", "eps", "weight_decay")}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
     dtype = torch.float64 if config.training.fabric.precision == "64-true" else torch.float32
-    real = dict(model.named_parameters())
+    real = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     stand_ins = {name: nn.Parameter(torch.ones([min(2, n) for n in tensor.shape], dtype=dtype)) for name, tensor in real.items()}
     for stand_in in stand_ins.values():
         stand_in.grad = torch.ones_like(stand_in)
@@ -163,12 +180,14 @@ def _state_bytes(state: Mapping[str, Any], stand_in: Tensor, real: Tensor) -> in
     return sum((real if tensor.shape == stand_in.shape else tensor).numel() * tensor.element_size() for tensor in tensors)
 
 
-def checkpoint_bytes(config: RunConfig[Any], model: LanguageModel, row_tokens: int, notes: list[str]) -> CheckpointBytes:
-    """Tensor bytes of a scheduled checkpoint with its snapshots."""
+def checkpoint_bytes(config: RunConfig[Any], costs: MethodCosts, row_tokens: int, notes: list[str]) -> CheckpointBytes:
+    """Tensor bytes of a scheduled checkpoint with its snapshots; of the larger one, if the run begins otherwise than it ends."""
     master, _ = element_bytes(config.training.fabric.precision)
-    weights = master * sum(parameter.numel() for parameter in model.parameters())
+    plain = shape_of(config)
+    weights = master * sum(parameter.numel() for parameter in plain.parameters())
     copies = 2 if "pytorch" in config.checkpointing.formats else 1
-    return CheckpointBytes(weights * copies, optimizer_bytes(config, model), _dynamics_bytes(config, model, row_tokens, notes))
+    state = max(optimizer_bytes(config, costs.model), optimizer_bytes(config, costs.last) + master * costs.state_values)
+    return CheckpointBytes(weights * copies, state, _dynamics_bytes(config, plain, row_tokens, notes))
 
 
 def _dynamics_bytes(config: RunConfig[Any], model: LanguageModel, row_tokens: int, notes: list[str]) -> int:

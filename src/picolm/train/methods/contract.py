@@ -34,7 +34,10 @@ from picolm.optim.contract import Schedule
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-METHODS = Registry("training method", builtin_modules=("picolm.train.methods.plain", "picolm.train.methods.maml"))
+METHODS = Registry(
+    "training method",
+    builtin_modules=("picolm.train.methods.plain", "picolm.train.methods.relora", "picolm.train.methods.maml"),
+)
 
 SEVERAL_PROCESSES = "several processes"
 COMPILED = "compile"
@@ -114,8 +117,9 @@ class TrainingMethod(abc.ABC):
     supports: ClassVar[frozenset[str]] = frozenset({SEVERAL_PROCESSES, COMPILED})
     """Ways to run under which the method keeps its promises. Any other is refused before the run begins."""
 
-    trains_all_parameters: ClassVar[bool] = True
-    """Whether every step gives every parameter a gradient. False makes data parallelism look for those without one."""
+    trains_all_parameters: bool = True
+    """Whether every step gives a gradient to every parameter that requires one. If not, set it to False, in `begin_run` at the
+    latest: data parallelism then looks for those without one."""
 
     def begin_run(self, facts: RunFacts) -> None:  # noqa: B027 - an optional answer
         """Learn about the run; called before everything else. PicoError for options that do not fit it."""
@@ -149,7 +153,7 @@ class TrainingMethod(abc.ABC):
 
         `optimizer.state[parameter]` holds the live moments by name (`exp_avg`, ...): what is changed there counts from the next
         update on. `applied`: False if the update was skipped because loss or gradient was not finite; the step counts all the
-        same. A value returned on a step that is not logged appears in the next row.
+        same. A value returned on a step that is not logged appears in the next row. The gradients are still there.
         """
         return {}
 

@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -64,7 +64,7 @@ class Maml(TrainingMethod):
     gradients through the adaptation.
     """
 
-    trains_all_parameters: ClassVar[bool] = False
+    trains_all_parameters = False
 
     def __init__(
         self,
