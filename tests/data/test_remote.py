@@ -135,6 +135,23 @@ def test_remote_rows_are_the_local_rows_and_cached_ones_need_no_network(prepared
         all_rows(again, "val")
 
 
+def test_two_runs_that_need_the_same_shards_at_once_fetch_each_once(prepared, server: Server, pauses):
+    def read(results: list[numpy.ndarray]) -> None:
+        results.append(all_rows(open_remote(server.url)))  # locks are held per open file: two of these are as two processes
+
+    results: list[numpy.ndarray] = []
+    readers = [threading.Thread(target=read, args=(results,)) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert len(results) == 3
+    assert all((rows == all_rows(prepared)).all() for rows in results)
+    whole = [asked for asked in server.asked if asked.split(" ")[-1].startswith("bytes=0-") or " " not in asked]
+    assert sorted(set(whole)) == sorted(whole), "nothing was begun twice"
+    assert pauses == []
+
+
 def test_a_busy_server_is_asked_again_after_growing_pauses_and_that_is_said(prepared, server: Server, pauses, caplog):
     data = open_remote(server.url)
     server.faults = [503, 429]

@@ -43,6 +43,17 @@ def test_end_of_text_is_read_from_the_tokenizer(tmp_path: Path, texts):
         load_tokenizer(tmp_path / "odd.json", "<eos>")
 
 
+def test_a_tokenizer_is_read_once_and_again_when_it_has_changed(tmp_path: Path, texts):
+    file = tmp_path / "tokenizer.json"
+    train_tokenizer(iter(texts), file, vocab_size=290)
+    first = load_tokenizer(file)
+    assert load_tokenizer(tmp_path) is first
+    train_tokenizer(iter(texts), file, vocab_size=280)
+    assert load_tokenizer(file).vocab_size == 280
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}')
+    assert load_tokenizer(file).end_of_text == "a"
+
+
 @pytest.mark.data
 def test_the_two_neox_tokenizers_differ_in_their_end_of_text(test_data: Path, tmp_path: Path):
     source = test_data / "data/tokenizer/gpt-neox-olmo-dolma-v1_5.json"

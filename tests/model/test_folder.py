@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picolm.base.errors import PicoError
+from picolm.data.tokenizer import load_tokenizer
 from picolm.model.contract import build_model, load_model, load_weights, save_model
 from picolm.model.decoder import DecoderConfig, PicoDecoder
 from picolm.records.snapshot import open_snapshot
@@ -109,6 +110,38 @@ def test_tokenizer_files_open_in_transformers(model: PicoDecoder, tmp_path: Path
     encoded = opened("a b c d", return_tensors="pt")
     assert set(encoded) == {"input_ids", "attention_mask"}
     assert encoded["input_ids"][0].tolist() == tokenizer.encode("a b c d").ids
+
+
+def test_the_settings_beside_a_tokenizer_travel_with_it(model: PicoDecoder, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+
+    tokenizer = Tokenizer(BPE())
+    special = ["<|endoftext|>", "<|fin|>", "<s>", "<pad>"]
+    tokenizer.train_from_iterator(["a b c", "b c d"], BpeTrainer(special_tokens=special, vocab_size=30))
+    prepared = tmp_path / "data"
+    prepared.mkdir()
+    tokenizer.save(str(prepared / "tokenizer.json"))
+    settings = {
+        "eos_token": {"content": "<|fin|>", "special": True},
+        "pad_token": "<pad>",
+        "bos_token": "<s>",
+        "unk_token": "<not there>",
+        "chat_template": "{{ messages }}",
+        "tokenizer_class": "Evil",
+        "auto_map": {"AutoTokenizer": ["evil.py", None]},
+    }
+    (prepared / "tokenizer_config.json").write_text(json.dumps(settings))
+    save_model(model, tmp_path / "saved", prepared / "tokenizer.json")
+    said = json.loads((tmp_path / "saved/tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] == "PreTrainedTokenizerFast" and "auto_map" not in said and "unk_token" not in said
+    opened = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert (opened.eos_token, opened.pad_token, opened.chat_template) == ("<|fin|>", "<pad>", "{{ messages }}")
+    assert opened.bos_token is None, "no row of prepared data begins with one"
+    assert json.loads((tmp_path / "saved/config.json").read_text())["eos_token_id"] == tokenizer.token_to_id("<|fin|>")
+    assert load_tokenizer(tmp_path / "saved").end_of_text == "<|fin|>"
 
 
 def test_missing_extra_and_misshapen_tensors_are_refused_by_name(folder: Path) -> None:

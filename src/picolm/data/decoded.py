@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy
 
 from picolm.base.errors import PicoError
+from picolm.data.lock import held
 from picolm.data.parquet import ShardFiles, Tokens, read_shard
 from picolm.records import durable
 from picolm.records.manifest import hash_file
@@ -75,7 +76,7 @@ class DecodedShards:
             making = self._making[shard.sha256]
         with making:
             if not self.is_here(shard):
-                self._decode(shard)
+                self._make(shard)
                 self._evict(keep=shard)
             elif self._limit_bytes is not None:
                 os.utime(self.file_of(shard))  # the least recently used is given up first
@@ -107,6 +108,18 @@ class DecodedShards:
             except PicoError:
                 continue  # whoever needs the rows asks again, and gets the error
 
+    def _make(self, shard: ShardRecord) -> None:
+        """Fetch and decode a shard, once, also if several processes of this machine need it now."""
+        try:
+            with held(self._folder / f"lock-{shard.sha256[:2]}", wait=True):
+                if not self.is_here(shard):
+                    self._decode(shard)
+        except OSError as error:
+            raise PicoError(
+                f"the decoded tokens cannot be written to {self._folder}: {error.strerror or error}",
+                "free some space, or name another folder in the environment variable PICO_CACHE",
+            ) from error
+
     def _decode(self, shard: ShardRecord) -> None:
         source = self._files.local(shard)
         if hash_file(source).sha256 != shard.sha256:
@@ -116,13 +129,7 @@ class DecodedShards:
         tokens_BT = read_shard(source, row_length=self.row_length, vocab_size=self._vocab_size)
         if len(tokens_BT) != shard.rows:
             raise PicoError(f"{source} has {len(tokens_BT):,} rows, the manifest says {shard.rows:,}", "prepare the data again")
-        try:
-            durable.write_bytes(self.file_of(shard), tokens_BT.astype(self._dtype).tobytes())
-        except OSError as error:
-            raise PicoError(
-                f"the decoded tokens cannot be written to {self._folder}: {error.strerror or error}",
-                "free some space, or name another folder in the environment variable PICO_CACHE",
-            ) from error
+        durable.write_bytes(self.file_of(shard), tokens_BT.astype(self._dtype).tobytes())
         self._files.release(shard)
 
     def _evict(self, keep: ShardRecord) -> None:

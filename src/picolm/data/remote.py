@@ -15,6 +15,7 @@ from typing import Any
 
 from picolm.base.errors import PicoError
 from picolm.data.decoded import user_cache
+from picolm.data.lock import held
 from picolm.data.parquet import ShardFiles
 from picolm.data.patience import patiently
 from picolm.records import durable
@@ -128,6 +129,13 @@ def fetch_description(remote: RemoteFolder, *, refresh: bool) -> PreparedFolder:
         return folder
     if os.environ.get("HF_HUB_OFFLINE") == "1" and remote.url.startswith("hf://"):
         raise PicoError(f"{remote.url} is not here and HF_HUB_OFFLINE=1 forbids to fetch it", "unset it, or name local data")
+    with held(folder.path / "lock-description", wait=True):
+        if not folder.manifest_file.is_file() or refresh:  # another process may have been faster
+            _fetch_description(remote, folder)
+    return folder
+
+
+def _fetch_description(remote: RemoteFolder, folder: PreparedFolder) -> None:
     fetched = folder.path / "manifest.fetched"
     try:
         remote.fetch(folder.manifest_file.name, fetched)
@@ -143,4 +151,3 @@ def fetch_description(remote: RemoteFolder, *, refresh: bool) -> PreparedFolder:
         except FileNotFoundError:
             continue
     fetched.replace(folder.manifest_file)  # last: with it the copy is complete
-    return folder

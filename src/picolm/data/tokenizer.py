@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,28 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> TextToke
         place = _download(str(path))
     file = place / "tokenizer.json" if place.is_dir() else place
     try:
-        content = file.read_bytes()
+        return _read(file, end_of_text, _state_of(file), _state_of(file.parent / "tokenizer_config.json"))
     except FileNotFoundError as error:
         hint = "name a tokenizer.json, a folder with one, or make one with `pico data train-tokenizer`"
         raise PicoError(f"there is no tokenizer at {path}", hint) from error
-    return TextTokenizer(file, content, end_of_text)
+
+
+def _state_of(file: Path) -> tuple[int, int, int] | None:
+    """What changes when the file does; None if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, end_of_text: str | None, *states: tuple[int, int, int] | None) -> TextTokenizer:
+    """The tokenizer in a file. A run asks for the same one in several places, and a large one takes a third of a second.
+
+    `states`: of the files it is read from, so that a changed file is read again.
+    """
+    return TextTokenizer(file, file.read_bytes(), end_of_text)
 
 
 def _download(name: str) -> Path:

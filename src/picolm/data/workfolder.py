@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from picolm.base.errors import PicoError
+from picolm.data.lock import held
 from picolm.records import durable
 
 
@@ -43,21 +43,10 @@ def _explain(error: OSError, out: Path) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _only_one(work: Path, out: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of when the process ends, however it ends."""
-    with (work / "lock").open("a") as lock:
+    """Hold the folder's lock."""
+    with contextlib.ExitStack() as stack:
         try:
-            _take(lock.fileno())
+            stack.enter_context(held(work / "lock", wait=False))
         except OSError as error:
             raise PicoError(f"another process is preparing {out}", "wait for it, or choose another --out") from error
         yield
-
-
-def _take(descriptor: int) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -218,7 +218,7 @@ class PicoDecoder(LanguageModel):
     ) -> Tensor:
         placed = place_tokens(tokens_BT, attention_mask_BT, cache, self.config.max_seq_len)
         rotation = rotation_of(placed.position_BT, self.config.width_of_head, self.config.position_emb_theta)
-        x_BTD = self.embedding_proj(tokens_BT)
+        x_BTD: Tensor = self.embedding_proj(tokens_BT)
         for block in self.layers:
             x_BTD = block(x_BTD, rotation, placed.mask_B1TS, cache)
         x_BTD = self.output_norm(x_BTD)

@@ -234,17 +234,43 @@ def write_tokenizer(folder: Path, tokenizer_file: Path, max_seq_len: int) -> int
     content = json.loads(tokenizer_file.read_text(encoding="utf-8"))
     durable.write_bytes(CheckpointFolder(folder).tokenizer, tokenizer_file.read_bytes())
     added = {token["content"]: int(token["id"]) for token in content.get("added_tokens", [])}
-    end_of_text = next((token for token in END_OF_TEXT_TOKENS if token in added), None)
-    durable.write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": max_seq_len,
-            "model_input_names": ["input_ids", "attention_mask"],
-            "clean_up_tokenization_spaces": False,
-            "padding_side": "left",
-            "eos_token": end_of_text,
-            "pad_token": end_of_text,
-        },
-    )
-    return None if end_of_text is None else added[end_of_text]
+    vocabulary = content.get("model", {}).get("vocab")
+    known = {**(vocabulary if isinstance(vocabulary, dict) else {}), **added}
+    kept = _kept_settings(tokenizer_file.parent / "tokenizer_config.json", known)
+    end_of_text = kept.get("eos_token") or next((token for token in END_OF_TEXT_TOKENS if token in added), None)
+    ours = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_seq_len,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "left",
+        "eos_token": end_of_text,
+        "pad_token": end_of_text,
+    }
+    durable.write_json(folder / "tokenizer_config.json", ours | kept)
+    return None if end_of_text is None else int(known[end_of_text])
+
+
+KEPT_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+def _kept_settings(file: Path, known: Mapping[str, int]) -> dict[str, str]:
+    """What the settings beside a tokenizer say and we do not know better: its special tokens that exist, its chat template.
+
+    A beginning of text that is not also the end of one is left out: no row of prepared data holds it, so the model has never
+    seen it, and other tools would put it before every text. What names code is left out too.
+    """
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError, RecursionError) as error:
+        raise PicoError(f"{file} is not readable JSON: {str(error)[:200]}", "mend it, or delete it") from error
+    if not isinstance(said, dict):
+        return {}
+    named = {key: value.get("content") if isinstance(value, dict) else value for key, value in said.items() if key in KEPT_TOKENS}
+    kept = {key: value for key, value in named.items() if isinstance(value, str) and value in known}
+    if kept.get("bos_token") != kept.get("eos_token"):
+        kept.pop("bos_token", None)
+    template = said.get("chat_template")
+    return kept | ({"chat_template": template} if isinstance(template, str) else {})
