@@ -15,6 +15,7 @@ from picolm.hub.patience import Patience
 from picolm.hub.pull import Puller, Wanted
 from picolm.hub.survey import find_series, one_series
 from picolm.records.legacy import LegacyRun
+from picolm.records.manifest import content as hash_of
 from picolm.records.manifest import verify
 from picolm.records.pulled import read_pulled
 from picolm.records.rundir import RunDirectory
@@ -237,6 +238,7 @@ def plant(hub: HubDouble, path: str) -> None:
 
 def reseal(tree: dict[str, Blob], manifest: dict[str, Any], more: dict[str, Any] | None = None) -> None:
     """Another manifest in a commit, with every hash right."""
+    manifest["seal"] = hash_of({name: value for name, value in manifest.items() if name != "seal"})
     blob = tree["manifest.json"] = Blob(json.dumps(manifest).encode(), False)
     index = json.loads(tree["index.json"].content)
     index["files"] |= more or {}
