@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picolm.records.evaluation import Score, write_scores
+from picolm.records import evaluation
+from picolm.records.evaluation import Score
 from picolm.records.rundir import RunDirectory
 from picolm.study.config import StudyConfig, parse_study
 from picolm.study.lock import StudyLock
@@ -17,6 +18,13 @@ from picolm.study.matrix import Cell
 
 Curve = Callable[[str, int], Sequence[float]]
 """(variant, seed) -> losses, one per 10 steps."""
+
+
+IDENTITY = {
+    "created": "2030-01-02T03:04:05+00:00",
+    "model": {"parameters": 1000},
+    "data": {"fingerprint": "aa", "tokenizer_sha256": "bb", "entropy_floor_nats_per_token": 2.5},
+}
 
 
 def study(**changes: Any) -> StudyConfig:
@@ -29,7 +37,7 @@ def study(**changes: Any) -> StudyConfig:
             "plain": {"role": "baseline"},
             "treated": {"role": "treatment", "set": {"training.optimization.lr": 0.002}},
         },
-        "seeds": {"tuning": [901, 902, 903], "confirm": [11, 12, 13, 14, 15, 16]},
+        "seeds": {"confirm": [11, 12, 13, 14, 15, 16]},
         "budget": {"parity": ["tokens"], "report": ["parameters"]},
         "measures": {
             "final": {"series": "evaluation.perplexity.loss_per_token"},
@@ -87,14 +95,9 @@ class Runs:
     def _write(self, run: RunDirectory, variant: str, seed: int) -> None:
         losses = list(self.curve(variant, seed))
         tokens = self.tokens_per_step.get(variant, 100)
-        run.write_identity(
-            {
-                "created": "2030-01-02T03:04:05+00:00",
-                "model": {"parameters": 1000},
-                "data": {"fingerprint": "aa", "tokenizer_sha256": "bb", "entropy_floor_nats_per_token": 2.5},
-            }
-        )
-        run.log_file.parent.mkdir(parents=True, exist_ok=True)
+        for file in (run.log_file, run.evaluation_file(0)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        run.identity_file.write_text(json.dumps(IDENTITY))
         more = self.columns(variant, seed)
         rows = [
             {"step": 10 * (at + 1), "tokens": 10 * (at + 1) * tokens, "loss": loss, "step_seconds": 0.5}
@@ -107,7 +110,11 @@ class Runs:
         run.log_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         last = rows[-1]["step"]
         score = Score("perplexity", "loss_per_token", self.final(variant, seed))
-        write_scores(run, last, rows[-1]["tokens"], [score], {"perplexity": {"data_hash": "cc", "seconds": 0.1 * seed}})
+        scores = {
+            "format": evaluation.FORMAT, "step": last, "tokens": rows[-1]["tokens"], "scores": [vars(score)],
+            "settings": {"perplexity": {"data_hash": "cc", "seconds": 0.1 * seed}},
+        }
+        run.evaluation_file(last).write_text(json.dumps(scores))
 
 
 def lock_of(config: StudyConfig, **changes: Any) -> StudyLock:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from picolm.study.predictions.pairs import beyond, label_of, tested, with_facts
 from picolm.study.reductions import CurveOfRun
 from picolm.study.spec_predictions import ShapePrediction
 from picolm.study.statistics.paired import Floats
-from picolm.study.statistics.shape import Peak, change_point, phases, rise_then_fall
+from picolm.study.statistics.shape import change_point, phases, rise_then_fall
 
 MOST_POINTS = 120
 """A longer curve is thinned evenly before its phases are counted."""
@@ -44,22 +46,34 @@ class Shape(PredictionKind[ShapePrediction]):
         if not curves or any(curve is None for pair in curves for curve in pair):
             reason = "a run diverged, and half a curve has no shape" if curves else "no seed has ended in every variant"
             return Evidence((), None, untestable=reason)
-        pairs = [(of, versus) for of, versus in curves if of is not None and versus is not None]
-        sizes = [tuple(_size(prediction, curve) for curve in pair) for pair in pairs]
-        effects = tuple(Effect(seed, of - versus, of, versus) for seed, (of, versus) in zip(seeds, sizes, strict=True))
+        found = [[_look(prediction, curve) for curve in pair if curve is not None] for pair in curves]
+        effects = tuple(
+            Effect(seed, of.size - versus.size, of.size, versus.size) for seed, (of, versus) in zip(seeds, found, strict=True)
+        )
         evidence = tested(effects, beyond(prediction.at_least), at_least=prediction.at_least)
         scale: Scale = "difference" if prediction.phases is None else "share"
-        return with_facts(replace(evidence, scale=scale), *_facts(prediction, pairs))
+        names = (prediction.of, prediction.versus)
+        facts = [fact for name, looks in zip(names, zip(*found, strict=True), strict=True) for fact in _facts(name, looks)]
+        return with_facts(replace(evidence, scale=scale), *facts)
 
 
-def _size(prediction: ShapePrediction, curve: CurveOfRun) -> float:
+class _Look(NamedTuple):
+    """What one curve has of the shape."""
+
+    size: float
+    """Height of the peak beyond noise; for phases 1 if there are as many as predicted, else 0."""
+    place: float
+    """Where the peak is, or the largest change of level."""
+    phases: int | None
+    noise: float
+
+
+def _look(prediction: ShapePrediction, curve: CurveOfRun) -> _Look:
     if prediction.phases is not None:
-        return float(phases(_thinned(curve.y)) == prediction.phases)
-    return max(0.0, _peak(prediction, curve).beyond_noise)
-
-
-def _peak(prediction: ShapePrediction, curve: CurveOfRun) -> Peak:
-    return rise_then_fall(curve.y if prediction.shape == "rise_then_fall" else -curve.y)
+        count, at = phases(_thinned(curve.y)), change_point(curve.y)
+        return _Look(float(count == prediction.phases), math.nan if at is None else float(curve.x[at]), count, 0.0)
+    peak = rise_then_fall(curve.y if prediction.shape == "rise_then_fall" else -curve.y)
+    return _Look(max(0.0, peak.beyond_noise), float(curve.x[peak.position]), None, peak.noise)
 
 
 def _thinned(values: Floats) -> Floats:
@@ -68,17 +82,16 @@ def _thinned(values: Floats) -> Floats:
     return np.asarray(values[np.linspace(0, values.size - 1, MOST_POINTS).round().astype(int)])
 
 
-def _facts(prediction: ShapePrediction, pairs: list[tuple[CurveOfRun, CurveOfRun]]) -> list[Fact]:
-    facts = []
-    for name, curves in zip((prediction.of, prediction.versus), zip(*pairs, strict=True), strict=True):
-        if prediction.phases is not None:
-            counts = [phases(_thinned(curve.y)) for curve in curves]
-            facts.append(Fact(name=f"phases, {name}", value=", ".join(map(str, counts)), note="by seed"))
-            places = [curve.x[at] for curve in curves if (at := change_point(curve.y)) is not None]
-            facts.append(Fact(name=f"largest change of level, {name}", value=float(np.median(places)), note="median over seeds"))
-            continue
-        peaks = [_peak(prediction, curve) for curve in curves]
-        facts.append(Fact(name=f"noise of the peak, {name}", value=float(np.mean([peak.noise for peak in peaks]))))
-        places = [float(curve.x[peak.position]) for curve, peak in zip(curves, peaks, strict=True)]
-        facts.append(Fact(name=f"place of the peak, {name}", value=float(np.median(places)), note="median over seeds"))
-    return facts
+def _facts(name: str, looks: Sequence[_Look]) -> list[Fact]:
+    place = float(np.median([look.place for look in looks]))
+    counts = [str(look.phases) for look in looks if look.phases is not None]
+    if counts:
+        shown = None if math.isnan(place) else place
+        return [
+            Fact(name=f"phases, {name}", value=", ".join(counts), note="by seed"),
+            Fact(name=f"largest change of level, {name}", value=shown, note="median over seeds"),
+        ]
+    return [
+        Fact(name=f"noise of the peak, {name}", value=float(np.mean([look.noise for look in looks]))),
+        Fact(name=f"place of the peak, {name}", value=place, note="median over seeds"),
+    ]

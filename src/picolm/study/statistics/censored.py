@@ -28,7 +28,8 @@ def speedup(
 
     Without censoring: log(versus / of) - log(at_least). Any censoring: both times on one scale, x = min(of * at_least, B) and
     y = min(versus, B) with B the end of that scale, so that who is censored does not depend on whose time was stretched; signed
-    ranks of log(y / x), a pair with both at B being a tie. Restricted mean: mean of min(time, budget).
+    ranks of log(y / x), a pair with both at B being a tie. An infinite time (a run that can never get there) against one that
+    did counts as the furthest of all. Restricted mean: mean of min(time, budget).
     """
     mine, other = np.asarray(of, dtype=np.float64), np.asarray(versus, dtype=np.float64)
     late_mine, late_other = np.asarray(of_censored, dtype=bool), np.asarray(versus_censored, dtype=bool)
@@ -38,6 +39,8 @@ def speedup(
     end = budget * min(1.0, at_least)
     stretched = np.where(late_mine, end, np.minimum(mine * at_least, end))
     gaps = np.log(np.where(late_other, end, np.minimum(other, end)) / stretched)
+    gaps[np.isinf(mine) & ~late_other] = -np.inf
+    gaps[np.isinf(other) & ~late_mine] = np.inf
     return Speedup(signed_ranks(gaps), True, *restricted)
 
 

@@ -10,6 +10,9 @@ from scipy import optimize
 
 from picolm.study.statistics.paired import Floats
 
+COST_OF_A_PIECE = 4.0
+"""Numbers a further piece counts as in BIC: level, slope, and its place, which is searched for and so counts twice."""
+
 
 class Peak(NamedTuple):
     """An interior peak: how far it stands above both ends, how much of that noise alone would give, and where it is."""
@@ -31,25 +34,22 @@ def rise_then_fall(values: ArrayLike, *, smooth: int = 3, draws: int = 200, seed
     is higher than everything between.
     """
     series = np.asarray(values, dtype=np.float64)
-    if series.size < 3:
+    if series.size < smooth + 2:
         return Peak(0.0, 0.0, 0)
-    amplitude, index = _amplitude(_running_median(series, smooth))
-    fit = _monotone_fit(series)
-    generator = np.random.default_rng(seed)
+    curve = _running_median(series[None], smooth)
     roughness = np.sqrt(2 / 3) * (series[1:-1] - (series[:-2] + series[2:]) / 2)
-    shuffled = (fit + generator.choice(roughness, series.size) for _ in range(draws))
-    noise = float(np.mean([max(0.0, _amplitude(_running_median(curve, smooth))[0]) for curve in shuffled]))
-    return Peak(amplitude, noise, index)
+    shuffled = np.random.default_rng(seed).choice(roughness, (draws, series.size)) + _monotone_fit(series)
+    noise = np.maximum(0.0, _amplitudes(_running_median(shuffled, smooth))).mean()
+    return Peak(float(_amplitudes(curve)[0]), float(noise), 1 + int(np.argmax(curve[0, 1:-1])) + smooth // 2)
 
 
-def _amplitude(curve: Floats) -> tuple[float, int]:
-    index = 1 + int(np.argmax(curve[1:-1]))
-    return float(curve[index] - max(curve[0], curve[-1])), index
+def _amplitudes(curves_NT: Floats) -> Floats:
+    return np.asarray(curves_NT[:, 1:-1].max(axis=1) - np.maximum(curves_NT[:, 0], curves_NT[:, -1]))
 
 
-def _running_median(series: Floats, points: int) -> Floats:
-    half = points // 2
-    return np.array([np.median(series[max(0, at - half) : at + half + 1]) for at in range(series.size)])
+def _running_median(curves_NT: Floats, points: int) -> Floats:
+    """Over whole windows only, so that the ends are as smooth as the rest."""
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(curves_NT, points, axis=1), axis=-1))
 
 
 def _monotone_fit(series: Floats) -> Floats:
@@ -72,7 +72,7 @@ def change_point(values: ArrayLike) -> int | None:
 def phases(values: ArrayLike, *, most: int = 5, shortest: int = 4) -> int:
     """Number of straight pieces that describe the curve best: least squares by dynamic programming, chosen by BIC.
 
-    Each piece costs three numbers (level, slope, where it begins). Points are taken as evenly spaced and their errors as
+    Points are taken as evenly spaced and their errors as
     independent; autocorrelated ones make the number too large, so compare variants. No piece is shorter than `shortest`.
     """
     series = np.asarray(values, dtype=np.float64)
@@ -82,10 +82,10 @@ def phases(values: ArrayLike, *, most: int = 5, shortest: int = 4) -> int:
     cost = _line_costs(series, shortest)
     best = cost[0].copy()
     floor = 1e-12 * float(((series - series.mean()) ** 2).sum()) + 1e-300
-    criteria = [count * np.log(max(best[count], floor) / count) + 3 * np.log(count)]
+    criteria = [count * np.log(max(best[count], floor) / count) + COST_OF_A_PIECE * np.log(count)]
     for pieces in range(2, most + 1):
         best = np.array([min((best[cut] + cost[cut, end] for cut in range(end)), default=np.inf) for end in range(count + 1)])
-        criteria.append(count * np.log(max(best[count], floor) / count) + 3 * pieces * np.log(count))
+        criteria.append(count * np.log(max(best[count], floor) / count) + COST_OF_A_PIECE * pieces * np.log(count))
     return 1 + int(np.argmin(criteria))
 
 
