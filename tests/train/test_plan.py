@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -46,9 +47,14 @@ def test_flops_by_part_are_those_of_the_convention():
     assert planned.flops_per_token["attention"] == 12 * 12 * 96 * 2048
 
 
-@pytest.mark.parametrize("formats", [["huggingface"], ["huggingface", "pytorch"]])
-def test_a_checkpoint_has_the_bytes_that_were_planned(make_config: ConfigMaker, formats: list[str]):
-    config = make_config(checkpointing={"formats": formats})
+EVERYTHING = {"learning_dynamics": {"ov_gradients": True, "moments": True}}
+
+
+@pytest.mark.parametrize(
+    "kept", [{}, {"formats": ["huggingface", "pytorch"]}, EVERYTHING], ids=["plain", "formats", "everything"]
+)
+def test_a_checkpoint_has_the_bytes_that_were_planned(make_config: ConfigMaker, kept: dict[str, Any]):
+    config = make_config(checkpointing=kept)
     planned = plan_run(config)
     assert planned.notes == []
     folder = run_training(config, Recording()).run / "checkpoints" / "step_2"

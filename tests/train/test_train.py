@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from picolm.base.errors import PicoError
 from picolm.records import trainlog
+from picolm.records.rundir import RunDirectory
 from picolm.records.snapshot import open_snapshot
 from picolm.train.train import run_training
 
@@ -189,6 +190,21 @@ def test_operational_settings_may_change_and_are_recorded(make_config: ConfigMak
     run = run_training(make_config(monitoring={"logging": {"log_every_n_steps": 2}}), Recording()).run
     history = json.loads((run / "run.json").read_text())["history"]
     assert history[-1]["changes"] == {"monitoring.logging.log_every_n_steps": [1, 2]}
+
+
+def test_other_data_under_an_existing_run_are_refused_unless_their_fingerprint_is_given(make_config: ConfigMaker, tmp_path: Path):
+    run_training(make_config(), Recording(stop_at=3))
+    identity = RunDirectory(tmp_path / "runs" / "tiny").identity()
+    now = identity["data"]["fingerprint"]
+    identity["data"]["fingerprint"] = "0" * 64  # as if it had begun with others
+    RunDirectory(tmp_path / "runs" / "tiny").write_identity(identity)
+    for accepted in (None, now[:8], "1" * 64):
+        with pytest.raises(PicoError, match=f"fingerprint {'0' * 12}, now {now[:12]}") as caught:
+            run_training(make_config(checkpointing={"training": {"accept_data": accepted}}), Recording())
+    assert f"--set checkpointing.training.accept_data={now[:12]}" in caught.value.hint
+    run = run_training(make_config(checkpointing={"training": {"accept_data": now[:12]}}), Recording()).run
+    history = json.loads((run / "run.json").read_text())["history"]
+    assert history[-1]["changes"] == {"checkpointing.training.accept_data": [None, now[:12]]}
 
 
 def test_auto_resume_false_refuses_an_existing_run(make_config: ConfigMaker):

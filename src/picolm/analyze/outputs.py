@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import netrc
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picolm.analyze.config import AnalysisConfig, WandbConfig
 from picolm.base.errors import PicoError
+from picolm.base.wandb_login import wandb_is_online
 from picolm.records import durable
 from picolm.records.names import join_name
 
@@ -92,7 +91,7 @@ def log_to_wandb(
         import wandb
     except ImportError as error:
         raise PicoError("monitoring.save_to_wandb: the package wandb is not installed", "pip install 'picolm[wandb]'") from error
-    online = _has_login() and os.environ.get("WANDB_MODE") != "offline"
+    online = wandb_is_online()
     if not online:
         say(f"no W&B login: values are logged offline below {folder / 'wandb'}; `wandb sync` sends them")
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,16 +110,6 @@ def log_to_wandb(
             logged.log({"step": step, **values})
     finally:
         logged.finish()
-
-
-def _has_login() -> bool:
-    """Whether W&B has been given a key, by its variable or by `wandb login`."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _values_by_step(rows: pandas.DataFrame) -> dict[int, dict[str, float]]:

@@ -131,6 +131,10 @@ class ResumeConfig(Settings):
     auto_resume: Annotated[bool, OPERATIONAL] = True
     """Continue an existing run from its newest checkpoint. False: an existing run is an error."""
 
+    accept_data: Annotated[str | None, OPERATIONAL] = None
+    """Fingerprint (its first 12 digits or more) of data that an existing run may continue with although it began with others: it
+    then sees other tokens than a run that was not interrupted, which is recorded. Null: other data are an error."""
+
 
 class EvaluationResultsConfig(Settings):
     """`checkpointing.evaluation`: accepted from files of the original."""

@@ -20,6 +20,8 @@ from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig, parse_config
 
 FORMAT = "picolm.run/1"
+SHOWN_DIGITS = 12
+"""Of a fingerprint, in messages; enough to name it."""
 RECORDED_PACKAGES = ("picolm", "torch", "lightning-fabric", "numpy", "pyarrow", "safetensors", "tokenizers")
 
 
@@ -121,11 +123,13 @@ def check_same_run(directory: RunDirectory, config: RunConfig[Any], data_fingerp
             f"the run {directory.path} exists with another configuration:\n{shown}",
             f"set these back to continue it, or branch off with the same command and {_fork_options(directory)}",
         )
-    known = directory.identity()["data"]["fingerprint"]
-    if known != data_fingerprint:
+    known, accepted = directory.identity()["data"]["fingerprint"], config.checkpointing.training.accept_data or ""
+    if known != data_fingerprint and not (len(accepted) >= SHOWN_DIGITS and data_fingerprint.startswith(accepted)):
+        current = data_fingerprint[:SHOWN_DIGITS]
         raise PicoError(
-            f"the run {directory.path} was trained on other data: fingerprint {known[:12]}, now {data_fingerprint[:12]}",
-            "restore the data, or start a new run with --set checkpointing.run_name=NAME",
+            f"the run {directory.path} was trained on other data: fingerprint {known[:SHOWN_DIGITS]}, now {current}",
+            "restore the data, or start a new run with --set checkpointing.run_name=NAME; to go on with these data, which is "
+            f"recorded: --set checkpointing.training.accept_data={current}",
         )
 
 

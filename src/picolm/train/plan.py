@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from picolm.capture.plan import plan_capture
+from picolm.capture.recorder import MOMENTS
 from picolm.data.contract import open_source
 from picolm.model.contract import LanguageModel, find_architecture, flops_per_token
 from picolm.optim.contract import OPTIMIZERS, optimizer_options
@@ -161,7 +162,12 @@ def element_bytes(precision: str) -> tuple[int, int]:
 
 
 def optimizer_bytes(config: RunConfig[Any], model: LanguageModel) -> int:
-    """Bytes of the optimiser's state, asked of the optimiser itself: one step on small stand-ins of every parameter."""
+    """Bytes of the optimiser's state."""
+    return sum(_state_bytes(*kept) for kept in _optimizer_states(config, model).values())
+
+
+def _optimizer_states(config: RunConfig[Any], model: LanguageModel) -> dict[str, tuple[Mapping[str, Any], Tensor, Tensor]]:
+    """Parameter -> the optimiser's state after a step on a small stand-in, the stand-in, the parameter."""
     optimization = config.training.optimization
     shared = {key: getattr(optimization, key) for key in ("betas", "eps", "weight_decay")}
     options = optimizer_options(optimization.optimizer, shared, lr=optimization.lr)
@@ -172,7 +178,7 @@ def optimizer_bytes(config: RunConfig[Any], model: LanguageModel) -> int:
         stand_in.grad = torch.ones_like(stand_in)
     optimizer = OPTIMIZERS.find(optimization.optimizer.name)(stand_ins.items(), **options)
     optimizer.step()
-    return sum(_state_bytes(optimizer.state[stand_ins[name]], stand_ins[name], real[name]) for name in real)
+    return {name: (optimizer.state[stand_ins[name]], stand_ins[name], real[name]) for name in real}
 
 
 def _state_bytes(state: Mapping[str, Any], stand_in: Tensor, real: Tensor) -> int:
@@ -201,14 +207,29 @@ def _dynamics_bytes(config: RunConfig[Any], model: LanguageModel, row_tokens: in
         plain_names=list(shapes),
         tokens_per_sequence=row_tokens,
         seed=config.training.seeds.capture,
+        layout=model.layout(),
     )
     master, width = element_bytes(config.training.fabric.precision)
     per_sequence = len(plan.positions) * width * sum(shapes[name][0] for name in plan.module_names)
     per_sequence += (row_tokens + 1) * BATCH_BYTES_PER_TOKEN
     matrices = master * sum(math.prod(shapes[name]) for name in plan.tensor_names)
+    circuit: int = model.layout().query_heads * config.model.d_model**2
+    circuits = max(4, master) * circuit * len(plan.circuits)
+    moments = _moment_bytes(config, model, plan.tensor_names) if plan.moments else 0
     val_sequences = _val_sequences(config, notes)
-    train = 2 * matrices + config.data.dataloader.batch_size * per_sequence
-    return train + (0 if val_sequences is None else matrices + val_sequences * per_sequence)
+    train = 2 * matrices + circuits + moments + config.data.dataloader.batch_size * per_sequence
+    return train + (0 if val_sequences is None else matrices + circuits + val_sequences * per_sequence)
+
+
+def _moment_bytes(config: RunConfig[Any], model: LanguageModel, tensor_names: Collection[str]) -> int:
+    """Bytes of the optimiser's moments of these tensors in a snapshot."""
+    kept = {entry for entries in MOMENTS.values() for entry in entries}
+    states = {name.removesuffix(".weight"): each for name, each in _optimizer_states(config, model).items()}
+    chosen = [states[name] for name in tensor_names if name in states]
+    return sum(
+        _state_bytes({key: value for key, value in state.items() if key in kept}, stand_in, real)
+        for state, stand_in, real in chosen
+    )
 
 
 def _val_sequences(config: RunConfig[Any], notes: list[str]) -> int | None:

@@ -5,14 +5,13 @@ Whatever goes wrong in one of them is said once, and that one is told nothing mo
 
 from __future__ import annotations
 
-import netrc
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from picolm.base.config import flatten
 from picolm.base.errors import PicoError
+from picolm.base.wandb_login import wandb_is_online
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
 from picolm.train.run import Observer
@@ -93,7 +92,7 @@ def open_wandb(config: RunConfig[Any], directory: RunDirectory, say: Callable[[s
         import wandb
     except ImportError as error:
         raise PicoError("the package wandb is not installed: pip install 'picolm[wandb]'") from error
-    online = os.environ.get("WANDB_MODE", "online") == "online" and has_wandb_login()
+    online = wandb_is_online()
     if not online:
         folder = directory.tracker_folder("wandb")
         say(f"no Weights & Biases login: rows are logged offline below {folder}; `wandb sync` sends them")
@@ -114,16 +113,6 @@ def open_wandb(config: RunConfig[Any], directory: RunDirectory, say: Callable[[s
         run.log(numbers(row), step=row["step"])
 
     return track, run.finish
-
-
-def has_wandb_login() -> bool:
-    """Whether W&B has been given a key, by its variable or by `wandb login`."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
