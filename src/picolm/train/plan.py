@@ -213,8 +213,8 @@ def _dynamics_bytes(config: RunConfig[Any], model: LanguageModel, row_tokens: in
     per_sequence = len(plan.positions) * width * sum(shapes[name][0] for name in plan.module_names)
     per_sequence += (row_tokens + 1) * BATCH_BYTES_PER_TOKEN
     matrices = master * sum(math.prod(shapes[name]) for name in plan.tensor_names)
-    circuit: int = model.layout().query_heads * config.model.d_model**2
-    circuits = max(4, master) * circuit * len(plan.circuits)
+    heads = model.layout().query_heads
+    circuits = max(4, master) * heads * sum(shapes[each.output][0] * shapes[each.value][1] for each in plan.circuits)
     moments = _moment_bytes(config, model, plan.tensor_names) if plan.moments else 0
     val_sequences = _val_sequences(config, notes)
     train = 2 * matrices + circuits + moments + config.data.dataloader.batch_size * per_sequence
