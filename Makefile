@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
-OWN_TARGETS := browser interop demo crash slurm
+OWN_TARGETS := browser interop demo crash power slurm
 
-.PHONY: demo test lint test-demo test-crash test-slurm test-browser test-interop test-data-large pictures clean
+.PHONY: demo test lint test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -28,6 +28,10 @@ test-demo: $(STAMP)
 # A save is killed at every file system call; needs root, strace and Linux.
 test-crash: $(STAMP)
 	$(BIN)/pytest tests/crash
+
+# The power goes while a run on a disk image saves; needs root and Linux.
+test-power: $(STAMP)
+	$(BIN)/pytest tests/power
 
 # Training under a real Slurm of two virtual nodes; needs root and Debian's slurmctld, slurmd, slurm-client and munge.
 test-slurm: $(STAMP)

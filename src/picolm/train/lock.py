@@ -78,6 +78,8 @@ class RunLock:
             return False
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # after a loss of power the next process reads whose lock this was
         return True
 
     def _take_over(self) -> int:
