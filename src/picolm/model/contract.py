@@ -35,9 +35,6 @@ from picolm.model.original import native_layout
 from picolm.model.positions import check_tokens
 from picolm.records.snapshot import Layout
 
-IGNORED_LABEL = -100
-"""A label that does not count towards the loss."""
-
 
 class ModelConfig(Settings):
     """What the settings of every architecture share."""

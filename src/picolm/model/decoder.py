@@ -20,7 +20,7 @@ from picolm.model.contract import ARCHITECTURES, Architecture, LanguageModel, Mo
 from picolm.model.generation import KeyValueCache
 from picolm.model.initialize import initialize, known_scheme
 from picolm.model.llama import llama_config, llama_layout, settings_from_llama
-from picolm.model.loss import cross_entropy_sum
+from picolm.model.loss import read_out
 from picolm.model.original import original_layout, settings_from_original
 from picolm.model.positions import place_tokens
 from picolm.model.precision import not_emulated
@@ -125,6 +125,26 @@ def rotate_pairs(x_BTHK: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return turned.flatten(-2).to(x_BTHK.dtype)
 
 
+def attend(
+    query_BTHK: Tensor,
+    key_BTGK: Tensor,
+    value_BTGK: Tensor,
+    mask_B1TS: Tensor | None,
+    cache: KeyValueCache | None,
+    layer: int,
+) -> Tensor:
+    """What each query takes of the values before it, heads side by side, (B, T, H K). H is a multiple of G."""
+    query_BHTK, key_BGSK, value_BGSK = (x.transpose(1, 2) for x in (query_BTHK, key_BTGK, value_BTGK))
+    if cache is not None:
+        key_BGSK, value_BGSK = cache.extend(layer, key_BGSK, value_BGSK)
+    # One query may see every key, so only several of them need the causal order.
+    is_causal = mask_B1TS is None and query_BHTK.shape[2] > 1
+    mixed_BHTK = F.scaled_dot_product_attention(
+        query_BHTK, key_BGSK, value_BGSK, attn_mask=mask_B1TS, is_causal=is_causal, enable_gqa=True
+    )
+    return mixed_BHTK.transpose(1, 2).flatten(-2)
+
+
 class Attention(nn.Module):
     """Causal self-attention in which groups of query heads share a key/value head. Source: Ainslie et al. (2023)."""
 
@@ -148,15 +168,7 @@ class Attention(nn.Module):
         key_BTGK = self.k_norm(self.k_proj(x_BTD).unflatten(-1, (-1, self.head_width)))
         query_BTHK, key_BTGK = rotate_pairs(query_BTHK, *rotation), rotate_pairs(key_BTGK, *rotation)
         value_BTGK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_width))
-        query_BHTK, key_BGSK, value_BGSK = (x.transpose(1, 2) for x in (query_BTHK, key_BTGK, value_BTGK))
-        if cache is not None:
-            key_BGSK, value_BGSK = cache.extend(self.layer, key_BGSK, value_BGSK)
-        # One query may see every key, so only several of them need the causal order.
-        is_causal = mask_B1TS is None and query_BHTK.shape[2] > 1
-        mixed_BHTK = F.scaled_dot_product_attention(
-            query_BHTK, key_BGSK, value_BGSK, attn_mask=mask_B1TS, is_causal=is_causal, enable_gqa=True
-        )
-        out_BTD: Tensor = self.o_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
+        out_BTD: Tensor = self.o_proj(attend(query_BTHK, key_BTGK, value_BTGK, mask_B1TS, cache, self.layer))
         return out_BTD
 
 
@@ -221,13 +233,7 @@ class PicoDecoder(LanguageModel):
         x_BTD: Tensor = self.embedding_proj(tokens_BT)
         for block in self.layers:
             x_BTD = block(x_BTD, rotation, placed.mask_B1TS, cache)
-        x_BTD = self.output_norm(x_BTD)
-        if features:
-            return x_BTD
-        if labels_BT is None:
-            logits_BTV: Tensor = self.de_embedding_proj(x_BTD)
-            return logits_BTV
-        return cross_entropy_sum(x_BTD.flatten(0, 1), self.de_embedding_proj.weight, labels_BT.flatten())
+        return read_out(self.output_norm(x_BTD), self.de_embedding_proj, labels_BT, features=features)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         initialize(self, self.config.init, generator)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from picolm.base.errors import PicoError
+from picolm.model.foreign import common_entries, refuse_unless, required, rope_theta
 from picolm.records.snapshot import Layout, Placement
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def llama_config(config: DecoderConfig) -> dict[str, Any]:
         kind = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_sliding_window": False, "sliding_window": None}
     return {
         **kind,
-        "vocab_size": config.vocab_size,
+        **common_entries(config, config.position_emb_theta),
         "hidden_size": config.d_model,
         "intermediate_size": config.activation_hidden_dim,
         "num_hidden_layers": config.n_layers,
@@ -64,16 +64,10 @@ def llama_config(config: DecoderConfig) -> dict[str, Any]:
         "num_key_value_heads": config.key_value_heads,
         "head_dim": config.width_of_head,
         "hidden_act": "silu",
-        "max_position_embeddings": config.max_seq_len,
         "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.position_emb_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.position_emb_theta},
         "tie_word_embeddings": config.tied_embeddings,
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "torch_dtype": "float32",
-        "bos_token_id": None,
-        "eos_token_id": None,
     }
 
 
@@ -100,31 +94,3 @@ def settings_from_llama(content: Mapping[str, Any], source: str) -> dict[str, An
         "tied_embeddings": content.get("tie_word_embeddings", False),
         "qk_norm": content["model_type"] == "qwen3",
     }
-
-
-def rope_theta(content: Mapping[str, Any], source: str) -> float:
-    """The rotary base of a `config.json`, from wherever it stands; scaled rotary embeddings are refused."""
-    nested = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    if not isinstance(nested, Mapping):
-        raise PicoError(f"{source}: rope_parameters is not an object")
-    kind = nested.get("rope_type", nested.get("type", "default"))
-    if kind != "default":
-        raise PicoError(f"{source}: rope_type {str(kind)[:40]!r} is not supported", "only unscaled rotary embeddings are")
-    stated = {value for value in (content.get("rope_theta"), nested.get("rope_theta")) if value is not None}
-    if len(stated) > 1:
-        raise PicoError(f"{source}: rope_theta stands there twice with different values")
-    return float(next(iter(stated), 10000.0))
-
-
-def required(content: Mapping[str, Any], key: str, source: str) -> Any:
-    """The value of a key that a `config.json` must have."""
-    if content.get(key) is None:
-        raise PicoError(f"{source}: {key} must be given")
-    return content[key]
-
-
-def refuse_unless(content: Mapping[str, Any], key: str, allowed: Any, source: str) -> None:
-    """PicoError if a key is there with a value the architecture cannot express."""
-    value = content.get(key, allowed)
-    if value != allowed:
-        raise PicoError(f"{source}: {key} = {str(value)[:40]!r} is not supported", f"only {key} = {allowed!r} is")

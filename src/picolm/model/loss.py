@@ -12,13 +12,24 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from picolm.model.precision import product_dtype
 
 IGNORED_LABEL = -100
+"""A label that does not count towards the loss."""
 LOGITS_BUDGET_BYTES = {"cpu": 50 * 2**20, "cuda": 2**30}
 """Logits of one chunk, in float32, take at most this much: on a CPU what its caches nearly hold (docs/log.md has the table)."""
+
+
+def read_out(x_BTD: Tensor, head: nn.Linear, labels_BT: Tensor | None, *, features: bool) -> Tensor:
+    """The end of every architecture's forward: `features` as they are, logits, or, with labels, the summed cross-entropy."""
+    if features:
+        return x_BTD
+    if labels_BT is None:
+        logits_BTV: Tensor = head(x_BTD)
+        return logits_BTV
+    return cross_entropy_sum(x_BTD.flatten(0, 1), head.weight, labels_BT.flatten())
 
 
 def cross_entropy_sum(hidden_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:

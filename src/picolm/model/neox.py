@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from picolm.base.config import parse_settings
 from picolm.model.contract import ARCHITECTURES, Architecture, LanguageModel, ModelConfig
+from picolm.model.decoder import attend, rotation_of
+from picolm.model.foreign import common_entries, refuse_unless, required, rope_theta
 from picolm.model.generation import KeyValueCache
 from picolm.model.initialize import initialize, known_scheme
-from picolm.model.llama import refuse_unless, required, rope_theta
-from picolm.model.loss import cross_entropy_sum
+from picolm.model.loss import read_out
 from picolm.model.positions import place_tokens
 from picolm.model.precision import not_emulated
 from picolm.records.snapshot import Layout, Placement
@@ -86,13 +87,6 @@ class NeoXConfig(ModelConfig):
         return int(self.width_of_head * self.rotary_share)
 
 
-def rotation_of(position_BT: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position * theta^(-2 pair / width), (1 or B, T, 1, width / 2), float32."""
-    pair = torch.arange(0, width, 2, device=position_BT.device, dtype=torch.float32)
-    angle = position_BT[:, :, None, None].float() / theta ** (pair / width)
-    return angle.cos(), angle.sin()
-
-
 def rotate_halves(x_BTHK: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn coordinate i of the first rotary half with coordinate i of the second; what lies beyond is left as it is."""
     half = cosine.shape[-1]
@@ -119,12 +113,7 @@ class NeoXAttention(nn.Module):
         query_BTHK = rotate_halves(self.q_proj(x_BTD).unflatten(-1, (-1, self.head_width)), *rotation)
         key_BTHK = rotate_halves(self.k_proj(x_BTD).unflatten(-1, (-1, self.head_width)), *rotation)
         value_BTHK = self.v_proj(x_BTD).unflatten(-1, (-1, self.head_width))
-        query_BHTK, key_BHSK, value_BHSK = (x.transpose(1, 2) for x in (query_BTHK, key_BTHK, value_BTHK))
-        if cache is not None:
-            key_BHSK, value_BHSK = cache.extend(self.layer, key_BHSK, value_BHSK)
-        is_causal = mask_B1TS is None and query_BHTK.shape[2] > 1
-        mixed_BHTK = F.scaled_dot_product_attention(query_BHTK, key_BHSK, value_BHSK, attn_mask=mask_B1TS, is_causal=is_causal)
-        out_BTD: Tensor = self.o_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
+        out_BTD: Tensor = self.o_proj(attend(query_BTHK, key_BTHK, value_BTHK, mask_B1TS, cache, self.layer))
         return out_BTD
 
 
@@ -188,13 +177,7 @@ class NeoX(LanguageModel):
         x_BTD: Tensor = self.embedding_proj(tokens_BT)
         for block in self.layers:
             x_BTD = block(x_BTD, rotation, placed.mask_B1TS, cache)
-        x_BTD = self.output_norm(x_BTD)
-        if features:
-            return x_BTD
-        if labels_BT is None:
-            logits_BTV: Tensor = self.de_embedding_proj(x_BTD)
-            return logits_BTV
-        return cross_entropy_sum(x_BTD.flatten(0, 1), self.de_embedding_proj.weight, labels_BT.flatten())
+        return read_out(self.output_norm(x_BTD), self.de_embedding_proj, labels_BT, features=features)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         initialize(self, self.config.init, generator)
@@ -244,7 +227,7 @@ def neox_config(config: NeoXConfig) -> dict[str, Any]:
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
-        "vocab_size": config.vocab_size,
+        **common_entries(config, theta, partial_rotary_factor=share),
         "hidden_size": config.d_model,
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.attention_n_heads,
@@ -252,16 +235,10 @@ def neox_config(config: NeoXConfig) -> dict[str, Any]:
         "hidden_act": "gelu",
         "rotary_pct": share,
         "rotary_emb_base": theta,
-        "rope_theta": theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": share},
-        "max_position_embeddings": config.max_seq_len,
         "layer_norm_eps": config.norm_eps,
         "use_parallel_residual": config.parallel_residual,
         "attention_bias": True,
         "tie_word_embeddings": False,
-        "torch_dtype": "float32",
-        "bos_token_id": None,
-        "eos_token_id": None,
     }
 
 
