@@ -210,3 +210,34 @@ def judge_command(
     say(f"wrote {directory.judgement_file}")
     say_next(_command("report", study, out) if not judgement.extend_command else judgement.extend_command)
     raise typer.Exit(judgement.exit_code)
+
+
+@app.command("report")
+def report_command(
+    study: Study,
+    out: Out = None,
+    page: Annotated[Path | None, typer.Option(help="File to write; default: report.html beside the judgement.")] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write every chart here: SVG, PDF, PNG, and its numbers as CSV and JSON."),
+    ] = None,
+    style: Annotated[str, typer.Option(help="Size and type of the figures: `paper` or `slides`.")] = "paper",
+    as_json: Json = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Write what was found as one self-contained page, with the same as Markdown beside it; nothing is judged anew."""
+    import webbrowser
+
+    from picolm.cli.console import say, say_next
+    from picolm.report.study.page import write_study_report
+    from picolm.study.judgement import read_judgement
+
+    directory = _directory(study, out)
+    judgement = read_judgement(directory.judgement_file)
+    written = write_study_report(directory, judgement, page, figures=figures, style=style)
+    typer.echo(judgement.model_dump_json(indent=1) if as_json else str(written))
+    say(f"wrote {written} and {written.with_suffix('.md')}" + (f", figures in {figures}" if figures is not None else ""))
+    if open_page:
+        webbrowser.open(written.resolve().as_uri())
+    else:
+        say_next(f"open {written} in a browser, or look at the runs with: pico report {directory.path}")

@@ -15,7 +15,9 @@ from picolm.report.headline import headlines, notices, subtitle
 from picolm.report.panels.contract import DEFAULT_PANELS, PANELS, SEVERAL_PANELS, STUDY_PANELS, Panel
 from picolm.report.shell import Top, render_page
 from picolm.report.spec import quick_charts
+from picolm.report.study.page import visible_judgement
 from picolm.report.tables import ReportData, StudyOfRuns, read_report_data
+from picolm.study.judgement import Judgement
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,12 @@ def make_report(
 
 def read_chosen(chosen: Chosen, *, group_by: str | None = None) -> ReportData:
     """The tables of what was chosen; of a study also what was found."""
-    study = None if chosen.study is None else StudyOfRuns(chosen.study.name, chosen.judgement())
+    study = None if chosen.study is None else StudyOfRuns(chosen.study.name, _shown(chosen.judgement()))
     return read_report_data(chosen.runs, group_by=group_by, study=study)
+
+
+def _shown(judgement: Judgement | None) -> Judgement | None:
+    return None if judgement is None else visible_judgement(judgement)
 
 
 def usual_panels(data: ReportData) -> Sequence[str]:

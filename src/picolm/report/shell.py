@@ -29,8 +29,6 @@ class Lead:
     word: str
     """A verdict; it also chooses the colour."""
     paragraph: str
-    quote: str = ""
-    """The sentence that was put to the test."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from picolm.report.charts.dynamics import metric_heatmap, metric_trajectories, o
 from picolm.report.charts.evaluation import Z_95, scores_map, scores_over_time
 from picolm.report.charts.similarity import similarity_map, step_pairs
 from picolm.report.charts.spectra import spectrum_over_time
+from picolm.report.charts.study import Span, curve_difference, paired_seeds, seed_effects
 from picolm.report.charts.thinning import binned, spaced_steps
 from picolm.report.charts.training import NATS, log_column, losses
 
@@ -14,7 +15,9 @@ __all__ = [
     "NATS",
     "Z_95",
     "Reference",
+    "Span",
     "binned",
+    "curve_difference",
     "layers_of_runs",
     "log_column",
     "losses",
@@ -22,9 +25,11 @@ __all__ = [
     "metric_trajectories",
     "over_heads",
     "over_runs",
+    "paired_seeds",
     "runs_over_time",
     "scores_map",
     "scores_over_time",
+    "seed_effects",
     "similarity_map",
     "spaced_steps",
     "spectrum_over_time",

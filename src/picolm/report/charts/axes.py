@@ -24,6 +24,8 @@ class Progress(NamedTuple):
     unit: float | None
     """Smallest positive value: the scale is linear below it and logarithmic above; None: linear throughout."""
     limit: float
+    has_step: bool = True
+    """Whether steps are known beside tokens."""
 
 
 def progress_of(*frames: pandas.DataFrame | None, logarithmic: bool | None = None) -> Progress:
@@ -39,7 +41,8 @@ def progress_of(*frames: pandas.DataFrame | None, logarithmic: bool | None = Non
     limit = float(positive.max()) if positive.size else 1.0
     unit = float(positive.min()) if positive.size else 1.0
     use_log = limit / unit >= LOG_RATIO if logarithmic is None else logarithmic
-    return Progress(column, title, unit if use_log else None, limit)
+    has_step = any("step" in frame.columns and frame["step"].notna().any() for frame in present)
+    return Progress(column, title, unit if use_log else None, limit, has_step)
 
 
 def progress_position(progress: Progress, values: Any) -> Any:
@@ -95,8 +98,9 @@ def value_axis(
     import altair
 
     axis: dict[str, Any] = {"tickCount": 5, "labelExpr": labels, **value_title()}
-    if logarithmic and span:
-        axis["values"] = decade_ticks(min(span), max(span))[1:]
+    ticks = decade_ticks(min(span), max(span))[1:] if logarithmic and span else []
+    if len(ticks) > 1:
+        axis["values"] = ticks
     return altair.Y(f"{field}:Q", title=title, scale=_value_scale(logarithmic), axis=altair.Axis(**axis))
 
 
@@ -136,7 +140,7 @@ def progress_tooltip(progress: Progress) -> list[altair.Tooltip]:
     """Tokens, if they are known, and step."""
     import altair
 
-    known = ("tokens", "step") if progress.column == "tokens" else ("step",)
+    known = (progress.column, "step") if progress.column != "step" and progress.has_step else (progress.column,)
     return [altair.Tooltip(f"{name}:Q", title=name, format=",d") for name in known]
 
 

@@ -77,16 +77,18 @@ def runs_over_time(
     even: bool = False,
     reference: Reference | None = None,
     shares: bool = False,
+    across: str | None = None,
     points: int = 200,
 ) -> altair.LayerChart:
     """One quantity of several runs against tokens.
 
     `frame`: `series`, `run`, `step`, `tokens` and `column`. Runs of the same series are seeds of one thing. `logarithmic`:
     the vertical scale; None: where the values ask for it. `even`: a linear horizontal axis. `reference`: a dotted line.
-    `shares`: values are written in percent.
+    `shares`: values are written in percent. `across`: title of the horizontal axis, if it is neither tokens nor updates.
     """
     kept = frame.dropna(subset=[column])
     progress = progress_of(kept, logarithmic=False if even else None)
+    progress = progress if across is None else progress._replace(title=across)
     runs = binned(kept, column, progress, by=("series", "run"), points=points).rename(columns={column: "value"})
     means = over_runs(runs, "value", progress)
     shape = _shape(runs, means, progress, logarithmic)._replace(reference=reference, shares=shares)

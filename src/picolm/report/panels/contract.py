@@ -15,7 +15,19 @@ from picolm.base.registry import Registry
 if TYPE_CHECKING:
     import pandas
 
-_MODULES = ("loss", "comparison", "evaluation", "samples", "dynamics", "heatmap", "spectra", "similarity", "cost", "provenance")
+_MODULES = (
+    "verdict",
+    "loss",
+    "comparison",
+    "evaluation",
+    "samples",
+    "dynamics",
+    "heatmap",
+    "spectra",
+    "similarity",
+    "cost",
+    "provenance",
+)
 
 PANELS = Registry(
     "panel",
@@ -81,11 +93,23 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Badge:
+    """A cell of a table whose word stands out: a verdict, or passed, failed, reported."""
+
+    word: str
+    """Also chooses the colour."""
+    detail: str = ""
+
+
+Cell: TypeAlias = str | Badge
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of text under a header."""
 
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
     open: bool = False
     """Shown unfolded."""
@@ -126,6 +150,15 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A line to copy into a terminal."""
+
+    line: str
+    does: str
+    """What it does, in one sentence."""
+
+
+@dataclass(frozen=True)
 class Missing:
     """A sentence that says which data are missing and how to get them."""
 
@@ -139,7 +172,7 @@ class Remark:
     text: str
 
 
-Block: TypeAlias = Figures | Choice | Table | Passages | Facts | Missing | Remark
+Block: TypeAlias = Figures | Choice | Table | Passages | Facts | Command | Missing | Remark
 
 
 @dataclass(frozen=True)
@@ -152,6 +185,8 @@ class Panel:
     definition: str
     """How the numbers are defined; paragraphs separated by an empty line."""
     blocks: tuple[Block, ...]
+    verdict: str = ""
+    """The verdict the panel is about, set beside its title; empty: none."""
 
     @property
     def is_missing(self) -> bool:
