@@ -76,8 +76,8 @@ def one_step(parts: Parts, observation: StepObservation, plan: CapturePlan | Non
     if plan is not None:
         observation.begin(batch, plan, val=val)
     with observation.observing():
-        parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
-    observation.copy_gradients()
+        result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
+    observation.copy_gradients(result.objective)
     clip_gradients(parts.plain_tensors, 1.0)
     with observation.observing_update():
         update(parts, 0, True)

@@ -17,6 +17,9 @@ from picolm.capture.frozen import FrozenGradients, frozen_gradients
 from picolm.capture.micro_batches import squared_norms_of_passes
 from picolm.capture.plan import CapturePlan
 
+LANGUAGE_MODEL = "language model"
+"""The mean next-token loss."""
+
 MOMENTS = {"momentum": ("exp_avg", "momentum_buffer"), "second_moment": ("exp_avg_sq",)}
 """What torch's optimisers call their moments."""
 
@@ -24,8 +27,12 @@ MOMENTS = {"momentum": ("exp_avg", "momentum_buffer"), "second_moment": ("exp_av
 class Recorder:
     """One snapshot in the making: fill it with `activations_of`, `gradients_of`, `updates_of`, then read its tensors."""
 
-    def __init__(self, plan: CapturePlan) -> None:
+    def __init__(self, plan: CapturePlan, *, own_pass: bool = False) -> None:
         self.plan = plan
+        self.own_pass = own_pass
+        """Whether activations and circuit gradients are those of a language-model pass beside the step, over the same rows."""
+        self.objective = LANGUAGE_MODEL
+        """What the gradients are of."""
         self.activations: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         self.updates: dict[str, Tensor] = {}
@@ -120,10 +127,14 @@ class Recorder:
 
     @contextmanager
     def updates_of(self, plain_tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Keep the change that the block makes to the planned tensors; the mapping may compute them when they are looked up."""
+        """Keep the change that the block makes to the planned tensors.
+
+        The mapping may compute them when they are looked up, in a wider type than the model's, from which the change is rounded.
+        """
         before = {name: _copy(plain_tensors[name]) for name in self.plan.tensor_names}
         yield
-        self.updates = {name: _copy(plain_tensors[name]) - before[name] for name in self.plan.tensor_names}
+        changes = {name: _copy(plain_tensors[name]) - before[name] for name in self.plan.tensor_names}
+        self.updates = {name: change.to(self.gradients[name].dtype) if name in self.gradients else change for name, change in changes.items()}
 
 
 def _copy(tensor: Tensor) -> Tensor:

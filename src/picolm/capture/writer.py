@@ -11,11 +11,14 @@ import numpy
 from safetensors.torch import save_file
 from torch import Tensor
 
-from picolm.capture.recorder import Recorder
+from picolm.capture.recorder import LANGUAGE_MODEL, Recorder
 from picolm.records import durable
 from picolm.records.rundir import CheckpointFolder
 
 GRADIENT_MEANING = "mean over the tokens of the global batch, before clipping"
+OTHER_GRADIENT_MEANING = "of the objective, over the whole step, as the optimiser received it, before clipping"
+STEP_PASS = "activations are those of the pass that made the gradient"
+OWN_PASS = "activations, and exact circuit gradients, are those of a language-model pass of their own over the same rows"
 MOMENT_MEANING = "of the optimiser after the update, as it made it"
 
 
@@ -62,7 +65,9 @@ def snapshot_info(
         "step": step,
         "tokens": training_tokens,
         "applied": applied,
-        "gradient": GRADIENT_MEANING,
+        "objective": recorder.objective,
+        "gradient": GRADIENT_MEANING if recorder.objective == LANGUAGE_MODEL else OTHER_GRADIENT_MEANING,
+        "pass": OWN_PASS if recorder.own_pass else STEP_PASS,
         "positions": list(recorder.plan.positions),
         "sequences": sequences,
         "samples": sequences * len(recorder.plan.positions),

@@ -46,8 +46,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def row(self, row: dict[str, Any]) -> None:
-        loss = "not finite" if row["loss"] is None else f"{row['loss']:.3f}"
-        facts = f"loss {loss}  {_short(row['tokens'])} tokens  {_short(row['tokens_per_second'])} tokens/s"
+        facts = f"{_loss_in(row)}  {_short(row['tokens'])} tokens  {_short(row['tokens_per_second'])} tokens/s"
         if row.get("mfu") is not None:
             facts += f"  {row['mfu']:.1%} MFU"
         self._bar.update(self._task, facts=facts)
@@ -62,6 +61,13 @@ class TrainingProgress:
             self._bar.console.print(escape(sentence))
         else:
             say(sentence)
+
+
+def _loss_in(row: dict[str, Any]) -> str:
+    """The loss, or why there is none: the step did without the language model, or a number is not finite."""
+    if row["loss"] is not None:
+        return f"loss {row['loss']:.3f}"
+    return "loss not finite" if row["gradient_norm"] is None else "no language-model step"
 
 
 def _short(number: float) -> str:

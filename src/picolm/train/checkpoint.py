@@ -113,9 +113,9 @@ class Checkpointer:
         """Around forward and backward: keeps what is asked for if a snapshot is pending."""
         return self._observation.observing()
 
-    def copy_gradients(self) -> None:
-        """Between backward and clipping: keeps gradients if a snapshot is pending."""
-        self._observation.copy_gradients()
+    def copy_gradients(self, objective: str) -> None:
+        """Between backward and clipping: keeps gradients, and what they are of, if a snapshot is pending."""
+        self._observation.copy_gradients(objective)
 
     def observing_update(self) -> AbstractContextManager[None]:
         """Around the update: keeps what it changed if a snapshot is pending."""

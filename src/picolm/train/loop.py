@@ -32,7 +32,7 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
             checkpointer.begin(batch)
         with checkpointer.observing():  # does nothing on ordinary steps
             result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
-        checkpointer.copy_gradients()
+        checkpointer.copy_gradients(result.objective)
         gradient_norm = clip_gradients(parts.trained, parts.config.training.optimization.clip_norm)
         applied = accepts(parts, progress, step, result, gradient_norm)
         with checkpointer.observing_update():
@@ -78,7 +78,7 @@ def finish(parts: Parts, checkpointer: Checkpointer, last: int) -> None:
     batch = step_batch(parts, last, parts.loader.batch_of_step(last))
     checkpointer.begin(batch)
     with checkpointer.observing():
-        parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
-    checkpointer.copy_gradients()
+        result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
+    checkpointer.copy_gradients(result.objective)
     parts.optimizer.zero_grad(set_to_none=True)
     checkpointer.finish(False)

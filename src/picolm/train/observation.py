@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -16,8 +17,11 @@ from picolm.capture.recorder import Recorder
 from picolm.capture.writer import SnapshotBatch
 from picolm.train.methods.contract import StepBatch
 from picolm.train.methods.plain import Plain
-from picolm.train.processes import gather, total
+from picolm.train.processes import average_gradients, gather, total
 from picolm.train.run import Parts
+
+if TYPE_CHECKING:
+    from lightning_fabric.wrappers import _FabricModule
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class StepObservation:
         """Watch this step; with `val`, look at the val batch now. Leaves training and random state as they were."""
         with torch.random.fork_rng():
             seen = self._observe_val(plan) if val else None
-        train = Recorder(plan)
-        if self._parts.compiled:
+        train = Recorder(plan, own_pass=self._needs_own_pass)
+        if train.own_pass:
             self._observe_uncompiled(train, batch)
         self._watching, self._batch = Observed(train, seen), batch
 
@@ -65,18 +69,24 @@ class StepObservation:
             yield
             return
         with ExitStack() as watch:
-            if not parts.compiled:
+            if not recorder.own_pass:
                 watch.enter_context(_inside(recorder, parts))
-            if recorder.plan.micro_batch_norms:
+            if recorder.plan.micro_batch_norms and parts.method.is_language_model_pass:
                 tokens = [micro_BT.shape[0] * (micro_BT.shape[1] - 1) for micro_BT in batch.micro_batches]
                 scale = parts.fabric.world_size / batch.global_tokens
                 watch.enter_context(recorder.micro_batches_of(parts.plain_tensors, tokens, scale))
             yield
 
-    def copy_gradients(self) -> None:
-        """Between backward and clipping: keeps gradients."""
+    @property
+    def _needs_own_pass(self) -> bool:
+        """Whether the step's own passes cannot be looked into, or are others than the language model's."""
+        return self._parts.compiled or not self._parts.method.is_language_model_pass
+
+    def copy_gradients(self, objective: str) -> None:
+        """Between backward and clipping: keeps gradients, and what they are of."""
         if self._watching.train is not None:
             self._watching.train.copy_gradients(self._parts.plain_tensors)
+            self._watching.train.objective = objective
 
     @contextmanager
     def observing_update(self) -> Iterator[None]:
@@ -105,8 +115,15 @@ class StepObservation:
         batch = StepBatch(0, torch.split(share_BT, self._val.micro_batch_sequences), whole_BT.numel() - len(whole_BT))
         parts.fabric_model.eval()
         # Uncompiled: batches of another size would leave kernels behind that the training step then takes instead of its own.
-        with torch.compiler.set_stance("force_eager"), _inside(recorder, parts):
+        # Nothing is exchanged: data parallelism would wait for parameters of the method that have no part in this pass.
+        several = parts.fabric.world_size > 1
+        with (
+            torch.compiler.set_stance("force_eager"),
+            parts.fabric.no_backward_sync(cast("_FabricModule", parts.fabric_model), enabled=several),
+            _inside(recorder, parts),
+        ):
             Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
+        average_gradients(parts.trained.values(), parts.fabric)
         parts.fabric_model.train()
         recorder.copy_gradients(parts.plain_tensors)
         parts.optimizer.zero_grad(set_to_none=True)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from picolm.base.registry import Registry
+from picolm.capture.recorder import LANGUAGE_MODEL
 from picolm.model.contract import LanguageModel
 from picolm.optim.contract import Schedule
 
@@ -89,6 +90,8 @@ class StepResult:
     """Tokens that went through the model for another purpose than the language-model loss."""
     method_flops: float = 0.0
     """Floating-point operations on them."""
+    objective: str = LANGUAGE_MODEL
+    """What the gradient is of, in words: snapshots say it."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,16 @@ class TrainingMethod(abc.ABC):
     supports: ClassVar[frozenset[str]] = frozenset({SEVERAL_PROCESSES, COMPILED})
     """Ways to run under which the method keeps its promises. Any other is refused before the run begins."""
 
+    is_language_model_pass: bool = True
+    """Whether a step calls the model once on each micro-batch, with its labels, and on nothing else. If not, the activations and
+    circuit gradients of a snapshot come from a pass of their own over the step's rows, and no micro-batch has a gradient norm."""
+
     trains_all_parameters: bool = True
     """Whether every step gives a gradient to every parameter that requires one. If not, set it to False, in `begin_run` at the
     latest: data parallelism then looks for those without one."""
+
+    brief_options: ClassVar[Mapping[str, Any]] = {}
+    """Options under which everything special about the method happens within eight updates: the conformance check's."""
 
     def begin_run(self, facts: RunFacts) -> None:  # noqa: B027 - an optional answer
         """Learn about the run; called before everything else. PicoError for options that do not fit it."""

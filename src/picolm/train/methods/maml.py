@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +19,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from picolm.base.errors import PicoError
+from picolm.capture.recorder import LANGUAGE_MODEL
 from picolm.model.contract import LanguageModel
 from picolm.train.methods.contract import (
     METHODS,
@@ -33,12 +35,12 @@ from picolm.train.methods.maml_cost import EpisodeCost, output_head, tokens_of
 from picolm.train.methods.maml_episode import SERIES, InnerLoop, run_episode
 from picolm.train.methods.maml_head import Head, drawn_layers, with_prototypes, with_zero_output
 from picolm.train.methods.maml_options import Departure, resolve_choices
-from picolm.train.methods.maml_passes import FeatureReader, language_model_pass, sum_gradients
+from picolm.train.methods.maml_passes import FeatureReader, language_model_pass
 from picolm.train.methods.smlmt_buffer import RollingBuffer
 from picolm.train.methods.smlmt_draws import uniform
 from picolm.train.methods.smlmt_episodes import Episode, EpisodeSettings
 from picolm.train.methods.smlmt_stream import MASK_TOKEN_HINT, EpisodeStream
-from picolm.train.processes import total
+from picolm.train.processes import average_gradients, total
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -64,6 +66,11 @@ class Maml(TrainingMethod):
     gradients through the adaptation.
     """
 
+    brief_options = MappingProxyType(
+        {"ways": 4, "support": 2, "query": 2, "episodes": 2, "frequency_band": (0.0, 0.2), "buffer_sequences": 40}
+    )
+
+    is_language_model_pass = False
     trains_all_parameters = False
 
     def __init__(
@@ -175,11 +182,12 @@ class Maml(TrainingMethod):
             trained_on_text = [True] * len(batch.micro_batches)
         loss_sum = None
         if any(trained_on_text):
-            scale = 1 / batch.global_tokens
+            scale = fabric.world_size / batch.global_tokens  # the gradients of the processes are averaged
             loss_sum = language_model_pass(model, fabric, batch.micro_batches, trained_on_text, scale)
         series, flops = self._train_on_episodes(model, batch, fabric, episodes)
-        sum_gradients(self._model.parameters(), fabric)
-        return StepResult(loss_sum, series, sum(map(tokens_of, episodes)), flops)
+        average_gradients(self._model.parameters(), fabric)
+        objectives = [LANGUAGE_MODEL] * any(trained_on_text) + ["episodes"] * bool(episodes)
+        return StepResult(loss_sum, series, sum(map(tokens_of, episodes)), flops, " and ".join(objectives))
 
     @property
     def _mixes_micro_batches(self) -> bool:
@@ -210,9 +218,7 @@ class Maml(TrainingMethod):
             scaled="unscaled_features" not in self._departures,
             tokens_per_pass=batch.micro_batches[0][:, 1:].numel(),
         )
-        weight = self._weight / (
-            len(batch.micro_batches) * fabric.world_size if self._mixes_micro_batches else max(1, len(episodes))
-        )
+        parts = len(batch.micro_batches) if self._mixes_micro_batches else len(episodes) / fabric.world_size
         sums = torch.zeros(len(SERIES), device=fabric.device)
         for number in range(fabric.global_rank, len(episodes), fabric.world_size):
             episode = episodes[number]
@@ -222,7 +228,7 @@ class Maml(TrainingMethod):
                 partial(self._start_head, draws_for(self._facts.seed, "maml.start", batch.step, number)),
                 self._inner,
                 sizes=(self._ways * self._shots[0], self._ways * self._shots[1]),
-                weight=weight,
+                weight=self._weight / parts,
                 shared_head=self._shared_parameters(),
                 columns_N=self._columns(episode, fabric.device),
             )

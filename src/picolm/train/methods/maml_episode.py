@@ -37,8 +37,8 @@ SERIES = (
     "query_feature_gradient_norm",
 )
 """What an episode reports. majority_accuracy: of always naming the most frequent class, 1 / ways if classes are equally frequent.
-adaptation_gain: query loss before minus after the inner loop, in nats. The norms are of the outer gradient at the features: zero
-at the support features in first order, where the inner loop is nothing the model can be trained through."""
+adaptation_gain: query loss before minus after the inner loop, in nats. The norms are of the gradient of the mean query loss at
+the features: zero at the support features in first order, where the model is not trained through the inner loop."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,8 @@ def run_episode(
     _pass_back(adapted.head, free, reader.fabric)
     if support_SD.grad is not None:
         _support_pass(episode.support, reader, support_SD.grad, sizes[0])
-    slopes = {
-        "support_feature_gradient_norm": torch.zeros((), device=device) if support_SD.grad is None else support_SD.grad.norm(),
-        "query_feature_gradient_norm": query_slope,
-    }
+    support_slope = torch.zeros((), device=device) if support_SD.grad is None else support_SD.grad.norm()
+    slopes = {"support_feature_gradient_norm": support_slope / weight, "query_feature_gradient_norm": query_slope / weight}
     with torch.no_grad():
         support = _scores("support", start, adapted.head, support_SD, support_labels_S, columns_N)
         query = _scores("query", start, adapted.head, query_QD, query_labels_Q, columns_N)

@@ -1,13 +1,13 @@
-"""The forward and backward passes of a step that has more than one objective, and their gradients' sum over the processes.
+"""The forward and backward passes of a step that has more than one objective, each by itself.
 
-Nothing is exchanged while a pass runs: some parameters take part in one objective only, and a step may have either. The sum is
-taken once, at the end, over whatever has a gradient anywhere.
+Nothing is exchanged while a pass runs: some parameters take part in one objective only, and a step may have either. The mean over
+the processes is taken once, at the end, of whatever has a gradient anywhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from picolm.train.methods.smlmt_episodes import Examples
-from picolm.train.processes import total
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -93,15 +92,3 @@ class FeatureReader:
     def read(self, examples: Examples, size: int) -> Tensor:
         """(S, D): the features of all examples, without gradient."""
         return torch.cat([chunk.features_SD for chunk in self.chunks(examples, size)])
-
-
-def sum_gradients(parameters: Iterable[nn.Parameter], fabric: Fabric) -> None:
-    """Add up `.grad` over the processes. A parameter that has none in one of them counts as zero there; in all: it keeps none."""
-    if fabric.world_size == 1:
-        return
-    everything = list(parameters)
-    has_gradient = torch.tensor([float(parameter.grad is not None) for parameter in everything], device=fabric.device)
-    taking_part = [p for p, holders in zip(everything, total(fabric, has_gradient).tolist(), strict=True) if holders]
-    for parameter in taking_part:
-        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        parameter.grad = total(fabric, own)
