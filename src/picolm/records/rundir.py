@@ -55,6 +55,10 @@ class RunDirectory:
         """What is known about a step whose loss or gradient was not finite."""
         return self.path / "logs" / "nonfinite" / f"step_{step}.json"
 
+    def nonfinite_random_file(self, step: int, rank: int) -> Path:
+        """The random generators of one process after the forward pass of such a step."""
+        return self.nonfinite_file(step).with_suffix(f".random_rank{rank}.safetensors")
+
     def tracker_folder(self, tracker: str) -> Path:
         """Where `tensorboard` or `wandb` keeps what it is told about this run."""
         return self.path / tracker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from picolm.base.errors import PicoError
@@ -10,6 +11,7 @@ from picolm.records import durable
 from picolm.train.methods.contract import StepResult
 from picolm.train.processes import agree
 from picolm.train.run import Parts, Progress
+from picolm.train.state import copy_generators
 
 
 def accepts(parts: Parts, progress: Progress, step: int, result: StepResult, gradient_norm: Tensor) -> bool:
@@ -23,6 +25,8 @@ def accepts(parts: Parts, progress: Progress, step: int, result: StepResult, gra
         return True
     progress.skipped += 1
     path = parts.directory.nonfinite_file(step)
+    random_file = parts.directory.nonfinite_random_file(step, parts.fabric.global_rank)
+    durable.write_bytes(random_file, save(copy_generators()))
     if parts.fabric.is_global_zero:
         durable.write_json(path, _describe(parts, step, result, gradient_norm))
     allowed = parts.config.training.max_skipped_updates
