@@ -20,8 +20,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 @pytest.fixture
 def demo_run(make_config: Any, tmp_path: Path) -> Path:  # noqa: F811
-    """A run where the README has one: runs/demo below the working directory."""
-    return run_training(make_config("demo"), Recording()).run
+    """A run where the README has one: runs/training below the working directory."""
+    return run_training(make_config("training"), Recording()).run
 
 
 def blocks_of(language: str) -> list[str]:
@@ -35,19 +35,20 @@ def test_the_readmes_python_runs_as_it_stands(demo_run: Path, tmp_path: Path, mo
     names: dict[str, Any] = {}
     exec(tour, names)
     assert names["run"].steps == [0, 1, 2, 5, 8]
-    assert len(picolm.analyze("runs/demo", "table5")) > 100
+    assert len(picolm.analyze("runs/training", "table5")) > 100
 
 
-def test_the_readmes_own_metric_and_component_give_rows(demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_readmes_own_metric_gives_rows(demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    for language, name in (("python", "mine.py"), ("yaml", "mine.yaml")):
+    for language, name in (("python", "spread.py"), ("yaml", "spread.yaml")):
         block = next(block for block in blocks_of(language) if block.startswith(f"# {name}"))
         assert len([line for line in block.splitlines() if line and not line.startswith("#")]) <= 10
         Path(name).write_text(block)
-    rows = picolm.analyze("runs/demo", "mine.yaml")
-    assert set(rows["metric"]) == {"per", "./mine.py:gap"}
-    assert rows["value"].notna().all()
-    assert sorted(rows["layer"].unique()) == [0, 1]
+    rows = picolm.analyze("runs/training", "spread.yaml")
+    assert set(rows["metric"]) == {"per", "./spread.py:spread"}
+    assert rows[rows["metric"] != "per"]["options"].str.contains("columns").sum() == rows["metric"].eq("per").sum()
+    assert set(rows["data_type"]) == {"weights", "gradients", "updates"}
+    assert rows[rows["value"].isna()]["note"].str.contains("no update was applied").all()
 
 
 def test_a_run_is_read_without_a_trainer(demo_run: Path):
