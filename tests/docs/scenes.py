@@ -13,8 +13,7 @@ from pathlib import Path
 from picolm.data.synthetic import LanguageSettings, build_language, synthesize
 
 TOP = Path(__file__).parents[2]
-STEPS = ["--set", "checkpointing.steps=0,1,100"]
-SMALL = ["--set", "model.d_model=32", "--set", "model.n_layers=2", "--set", "model.activation_hidden_dim=64"]
+STEPS = ["--set", "checkpointing.steps=0,1,100", "--set", "evaluation.metrics=[perplexity]"]
 
 
 def pico(*words: str, folder: Path) -> None:
@@ -27,7 +26,7 @@ def pico(*words: str, folder: Path) -> None:
 def demo(folder: Path) -> None:
     """A project with a finished run `runs/demo` of steps 0, 1, 100 and 200, and the configurations that ship."""
     pico("new", ".", folder=folder)
-    pico("train", "training.yaml", *SMALL, *STEPS, "--set", "checkpointing.run_name=demo", folder=folder)
+    pico("train", "training.yaml", *STEPS, "--set", "checkpointing.run_name=demo", folder=folder)
     shutil.copytree(TOP / "configs", folder / "configs")
 
 
@@ -37,13 +36,13 @@ def variants(folder: Path) -> None:
         for seed in (1, 2):
             name = f"checkpointing.run_name={variant}-{seed}"
             short = ["--set", "training.max_steps=10", "--set", "evaluation.metrics=null", "--set", f"training.seeds={seed}"]
-            pico("train", "training.yaml", *SMALL, *short, *changes, "--set", name, folder=folder)
+            pico("train", "training.yaml", *short, *changes, "--set", name, folder=folder)
 
 
 def texts(folder: Path) -> None:
     """Texts in the forms people have them: `texts/*.jsonl.gz`, `books/*.txt`, folders of domains, and a tokenizer."""
     synthesize(
-        folder / "made", documents=600, val_documents=80, pairs=5, seed=3, settings=build_language(LanguageSettings()).settings
+        folder / "made", documents=2400, val_documents=200, pairs=5, seed=3, settings=build_language(LanguageSettings()).settings
     )
     documents = [json.loads(line)["text"] for line in (folder / "made" / "train.jsonl").read_text().splitlines()]
     for name in ("texts", "books", "domains/news", "domains/fiction", "dolma"):
