@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from picolm.base.config import OPERATIONAL, Settings, parse_settings, read_yaml
+from picolm.base.config import OPERATIONAL, OperationalMark, Settings, parse_settings, read_yaml
 from picolm.base.errors import PicoError
 from picolm.records.rundir import check_run_name
 from picolm.study.names import check_names
@@ -250,3 +251,23 @@ def parse_study(content: dict[str, Any], source: str) -> StudyConfig:
     study = parse_settings(StudyConfig, content, source)
     check_names(study, source)
     return study
+
+
+def substance(study: StudyConfig) -> dict[str, Any]:
+    """Dotted key -> value of everything declared; labels, notes and how runs are carried out are left out."""
+    return dict(_leaves(study, ""))
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Settings):
+        for name, field in type(value).model_fields.items():
+            if not any(isinstance(mark, OperationalMark) for mark in field.metadata):
+                yield from _leaves(getattr(value, name), f"{key}.{name}" if key else name)
+    elif isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}")
+    elif isinstance(value, tuple) and any(isinstance(inner, Settings) for inner in value):
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, f"{key}.{number}")
+    else:
+        yield key, list(value) if isinstance(value, tuple) else value

@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import pydantic
 
-from picolm.base.config import identity_values
 from picolm.base.errors import PicoError
 from picolm.records import durable
 from picolm.records.manifest import content
 from picolm.records.studydir import StudyDirectory
-from picolm.study.config import StudyConfig, parse_study
+from picolm.study.config import StudyConfig, parse_study, substance
 
 Phase = Literal["tuning", "confirm", "reserve", "control"]
 
@@ -102,7 +101,7 @@ class StudyLock(Locked):
     def substance(self) -> dict[str, Any]:
         """What must not change without a child version: everything but time, place, version, code and machine."""
         kept = self.model_dump(mode="json", include={"variants", "data", "files", "cells"})
-        return {**kept, "declared": identity_values(self.config)}
+        return {**kept, "declared": substance(self.config)}
 
 
 def read_lock(path: Path) -> StudyLock:

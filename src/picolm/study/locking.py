@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from picolm.base.config import identity_values
 from picolm.base.errors import PicoError
 from picolm.records.studydir import StudyDirectory
-from picolm.study.config import StudyConfig, load_study
+from picolm.study.config import StudyConfig, load_study, substance
 from picolm.study.language import ensure_language
 from picolm.study.lock import StudyLock, find_lock, write_lock
 from picolm.study.resolve import Resolved, resolve_study
@@ -114,7 +113,7 @@ def seen_before(directory: StudyDirectory, study: StudyConfig, parent: StudyLock
 
 def differences(before: StudyLock, now: StudyLock) -> list[str]:
     """What changed between two versions, one sentence each."""
-    found = _changed(identity_values(before.config), identity_values(now.config), "")
+    found = _changed(substance(before.config), substance(now.config), "")
     for name in sorted(before.variants.keys() & now.variants.keys()):
         found += _changed(before.variants[name].config, now.variants[name].config, f"variant {name}: ")
     for name in sorted(before.data.keys() | now.data.keys()):

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from picolm.base.errors import PicoError
+from picolm.records.manifest import content
 from picolm.records.rundir import RunDirectory
 from picolm.records.studydir import StudyDirectory
+from picolm.study.config import substance
 from picolm.study.lock import LockedCell, Phase, StudyLock
 
 Status = Literal["complete", "diverged", "crashed", "missing"]
@@ -112,7 +114,6 @@ def read_picks(directory: StudyDirectory, lock: StudyLock) -> dict[str, Any] | N
 
 def tuning_basis(lock: StudyLock) -> str:
     """Hash of what the picked values rest on: the tuning section and the places of the tuning phase."""
-    from picolm.records.manifest import content
-
     places = [[cell.variant, cell.seed, cell.value, cell.content] for cell in lock.cells if cell.phase == "tuning"]
-    return content({"tuning": lock.declared["tuning"], "measures": lock.declared["measures"], "places": places})
+    declared = {key: value for key, value in substance(lock.config).items() if key.startswith(("tuning.", "measures."))}
+    return content({"declared": declared, "places": places})

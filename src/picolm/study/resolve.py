@@ -13,6 +13,7 @@ from typing import Any
 from picolm.base.config import apply_overrides, flatten, identity_hash, read_yaml
 from picolm.base.errors import PicoError, suggestion
 from picolm.data.contract import TokenSource
+from picolm.data.tokenizer import load_tokenizer
 from picolm.records.manifest import content, hash_file
 from picolm.records.studydir import StudyDirectory
 from picolm.study.config import STREAMS, StudyConfig, TuningConfig
@@ -20,7 +21,9 @@ from picolm.study.lock import LockedCell, LockedVariant, Phase
 from picolm.study.spec_checks import PositiveControlCheck
 from picolm.study.tamper import hash_of_path
 from picolm.train.config import RunConfig, parse_config
+from picolm.train.evaluation import checked_evaluations
 from picolm.train.inputs import describe_data, open_checked_data
+from picolm.train.plan import plan_run
 
 PLACE_KEYS = ("checkpointing.run_name", "checkpointing.runs_dir")
 """Settings that say where a run is, not what it is."""
@@ -99,6 +102,8 @@ def resolve_study(study: StudyConfig, directory: StudyDirectory, names: Mapping[
         name: configuration(study, base, Place(name, first, "confirm", _values(study.tuning, name)[0]), source, opened)[1]
         for name in study.variants
     }
+    for name, config in variants.items():
+        check_runnable(config, opened.of(config), f"{source}: variants.{name}")
     return Resolved(
         base=base,
         base_name=base_file.name,
@@ -107,6 +112,16 @@ def resolve_study(study: StudyConfig, directory: StudyDirectory, names: Mapping[
         files=_files(study, directory, variants.values()),
         cells=tuple(found),
     )
+
+
+def check_runnable(config: RunConfig[Any], data: TokenSource, where: str) -> None:
+    """PicoError for what a run would stumble over later: method, model, capture, evaluations. Nothing is written."""
+    tokenizer = None if data.tokenizer_file is None else load_tokenizer(data.tokenizer_file)
+    try:
+        plan_run(config)
+        checked_evaluations(config, data, tokenizer)
+    except PicoError as error:
+        raise PicoError(f"{where}: {error.message}", error.hint) from error
 
 
 def places(study: StudyConfig) -> Iterator[Place]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from picolm.base.config import Settings
+from picolm.base.config import OPERATIONAL, Settings
 from picolm.base.errors import suggestion
 
 Direction = Literal["lower", "higher"]
@@ -91,7 +91,7 @@ class MeasureConfig(Settings):
     """jump_at: values before and after each event."""
     better: Direction = "lower"
     """Which end is good: decides what the worst rank is, what tuning picks, and what `worse` means."""
-    label: str = ""
+    label: Annotated[str, OPERATIONAL] = ""
     """What the report calls it, with its unit. Empty: the measure's name."""
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
-from picolm.base.config import Settings, kind_of
+from picolm.base.config import OPERATIONAL, Settings, kind_of
 from picolm.study.spec_measures import AtLeastZero, Direction, Scalar
 
 AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -18,7 +18,7 @@ class Prediction(Settings):
 
     primary: bool = False
     """Whether the verdict on the hypothesis rests on it. Without any primary prediction the first of the family is."""
-    note: str = ""
+    note: Annotated[str, OPERATIONAL] = ""
     """Why this is expected, or how to read it; shown in the report."""
 
 

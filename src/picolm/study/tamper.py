@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from picolm.base.config import identity_values, read_yaml
+from picolm.base.config import read_yaml
 from picolm.base.errors import PicoError
 from picolm.records.manifest import content, find_damage, hash_file, read_manifest
 from picolm.records.prepared import PreparedFolder
 from picolm.records.studydir import StudyDirectory
-from picolm.study.config import load_study
+from picolm.study.config import load_study, substance
 from picolm.study.lock import LockedCell, StudyLock
 from picolm.study.matrix import cells
 from picolm.study.receipt import hashes_of, read_receipt
@@ -58,11 +58,11 @@ def _declaration(directory: StudyDirectory, lock: StudyLock) -> Iterator[str]:
     """The study file and the base configuration, key by key."""
     name = directory.definition.name
     try:
-        now = identity_values(load_study(directory.definition))
+        now = substance(load_study(directory.definition))
     except PicoError as error:
         yield f"{name} can no longer be read: {error.message}"
         return
-    yield from _changed(name, identity_values(lock.config), now)
+    yield from _changed(name, substance(lock.config), now)
     base = directory.beside_definition(lock.config.base)
     try:
         yield from _changed(lock.base_name, _flat(lock.base), _flat(read_yaml(base)))

@@ -112,8 +112,7 @@ def _train(job: dict[str, Any], cell: dict[str, Any], observer: EventWriter) -> 
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            outcome = run_training(config, observer, member=member)
-            return outcome.complete
+            return run_training(config, observer, member=member).complete
         except RunBusy:
             if time.monotonic() > deadline:
                 raise
@@ -131,7 +130,8 @@ def _analyse(run: RunDirectory, analyses: dict[str, str]) -> None:
 
 def _gave_up(run: RunDirectory, cell: dict[str, Any]) -> bool:
     """Whether the run ended because too many updates were not finite."""
-    return len(list(run.nonfinite_file(0).parent.glob("step_*.json"))) > cell["max_skipped_updates"]
+    skipped = len(list(run.nonfinite_file(0).parent.glob("step_*.json")))
+    return skipped > int(cell["max_skipped_updates"])
 
 
 def _stop_with_parent(parent: int) -> None:
