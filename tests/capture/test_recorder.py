@@ -65,7 +65,7 @@ def test_gradients_are_those_before_clipping_and_updates_what_the_optimiser_did(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     clipped = plain["layers.0.down"].grad.clone()
     before = plain["layers.0.down"].detach().clone()
-    with recorder.updates_of(plain):
+    with recorder.updates_of(plain, plain):
         optimizer.step()
     assert torch.equal(recorder.updates["layers.0.down"], (before - 0.5 * clipped) - before)
 

@@ -126,15 +126,14 @@ class Recorder:
         self.gradients = {name: _copy(gradient) for name, gradient in found.items() if gradient is not None}
 
     @contextmanager
-    def updates_of(self, plain_tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Keep the change that the block makes to the planned tensors.
+    def updates_of(self, acting: Mapping[str, Tensor], plain_tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Keep the change that the block makes to the planned tensors among `acting`, in the types of the plain ones.
 
-        The mapping may compute them when they are looked up, in a wider type than the model's, from which the change is rounded.
+        A mapping may compute its tensors when they are looked up, wider than they are stored: the change is rounded, not they.
         """
-        before = {name: _copy(plain_tensors[name]) for name in self.plan.tensor_names}
+        before = {name: _copy(acting[name]) for name in self.plan.tensor_names}
         yield
-        changes = {name: _copy(plain_tensors[name]) - before[name] for name in self.plan.tensor_names}
-        self.updates = {name: change.to(self.gradients[name].dtype) if name in self.gradients else change for name, change in changes.items()}
+        self.updates = {name: (_copy(acting[name]) - was).to(plain_tensors[name].dtype) for name, was in before.items()}
 
 
 def _copy(tensor: Tensor) -> Tensor:

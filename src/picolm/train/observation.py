@@ -92,7 +92,7 @@ class StepObservation:
     def observing_update(self) -> Iterator[None]:
         """Around the update: keeps what it changed, and the moments that made it."""
         recorder, parts = self._watching.train, self._parts
-        with nullcontext() if recorder is None else recorder.updates_of(parts.effective_tensors):
+        with nullcontext() if recorder is None else recorder.updates_of(parts.effective_tensors, parts.plain_tensors):
             yield
         if recorder is not None and recorder.plan.moments:
             recorder.copy_moments(parts.plain_tensors, parts.optimizer)

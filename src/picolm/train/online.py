@@ -132,7 +132,8 @@ class OnlineAnalysis:
     def _plain_weights(self) -> dict[str, Tensor]:
         """Plain name -> tensor; a tied head goes by its own name, too."""
         named = dict(self._parts.model.named_parameters(remove_duplicate=False))
-        weights = dict(self._parts.effective_tensors)
+        plain = self._parts.plain_tensors
+        weights = {name: tensor.to(plain[name].dtype) for name, tensor in self._parts.effective_tensors.items()}
         for name in self._parts.model.layout().tensors.keys() - weights.keys():
             parameter = named.get(f"{name}.weight", named.get(name))
             if parameter is not None:

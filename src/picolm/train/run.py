@@ -64,7 +64,7 @@ class Parts:
     """Rows of all processes: what a snapshot says about its step."""
     plain_tensors: dict[str, Tensor]
     effective_tensors: Mapping[str, Tensor]
-    """Plain name -> the weight that acts; looked up anew whenever it is read."""
+    """Plain name -> the weight that acts, possibly in a wider type; computed whenever it is looked up."""
     trained: dict[str, nn.Parameter]
     """Name -> every parameter the optimiser changes, a method's own included."""
     plain_flops: float

@@ -175,7 +175,7 @@ class TrainingMethod(abc.ABC):
         """Plain name -> the weight that acts in the forward pass, for snapshots of weights and updates.
 
         Asked for once, read at any time: where it is not the parameter itself, give a mapping that computes an entry when it is
-        looked up.
+        looked up; in a wider type than the parameter's, if that keeps differences exact.
         """
         return self.plain_tensors(model)
 

@@ -9,6 +9,7 @@ runs (`relora_checks`) and logged, so that a variant which departs from the meth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -42,6 +43,10 @@ class ReLoRA(TrainingMethod):
 
     `variant: published` switches on everything the published implementation did otherwise; `departures` single things.
     """
+
+    brief_options = MappingProxyType(
+        {"rank": 2, "alpha": 4.0, "dropout": 0.0, "warm_start_share": 0.25, "reset_every_steps": 2, "ramp_steps": 1}
+    )
 
     def __init__(
         self,

@@ -45,14 +45,14 @@ class LowRankLinear(nn.Module):
         self.weight.requires_grad_(False)
 
     def change(self) -> Tensor:
-        """(O, I): s B A, in at least 32 bits."""
+        """(O, I): s B A, in 64 bits where the device has them."""
+        wide = torch.float32 if self.weight.device.type == "mps" else torch.float64
         with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
-            wide = torch.promote_types(self.weight.dtype, torch.float32)
             return self.scale * (self.lora_b.to(wide) @ self.lora_a.to(wide))
 
     def effective_weight(self) -> Tensor:
-        """(O, I): the weight that acts, W + s B A; without a low-rank change the parameter itself."""
-        return (self.weight.detach() + self.change()).to(self.weight.dtype) if self.low_rank else self.weight
+        """(O, I): the weight that acts, W + s B A, as wide as `change`; without a low-rank change the parameter itself."""
+        return self.weight.detach() + self.change() if self.low_rank else self.weight
 
     @property
     def frozen_values(self) -> int:
@@ -66,7 +66,7 @@ class LowRankLinear(nn.Module):
 
 
 class EffectiveWeights(Mapping[str, Tensor]):
-    """Plain name -> weight that acts, computed when it is looked up."""
+    """Plain name -> weight that acts, computed when it is looked up: unrounded, so that differences are of low rank, too."""
 
     def __init__(self, plain_tensors: Mapping[str, Tensor], layers: Mapping[str, LowRankLinear]) -> None:
         self._plain = plain_tensors
@@ -108,7 +108,7 @@ def without_low_rank(model: LanguageModel) -> LanguageModel:
     plain = copy.deepcopy(model).to("cpu")
     for name, layer in low_rank_layers(plain).items():
         linear = nn.Linear(layer.weight.shape[1], layer.weight.shape[0], bias=layer.bias is not None, device="meta")
-        linear.weight = nn.Parameter(layer.effective_weight().detach())
+        linear.weight = nn.Parameter(layer.effective_weight().detach().to(layer.weight.dtype))
         if layer.bias is not None:
             linear.bias = layer.bias
         _replace(plain, name, linear)

@@ -21,7 +21,7 @@ PROBE_SEQUENCES, PROBE_TOKENS = 2, 64
 
 
 def merge(layer: LowRankLinear, *, scaled: bool = True) -> None:
-    """W := W + s B A, computed in at least 32 bits and written once. Not scaled: the published departure, W + B A."""
+    """W := W + s B A, computed in 64 bits and written once. Not scaled: the published departure, W + B A."""
     with torch.no_grad():
         change_OI = layer.change() if scaled else layer.change() / layer.scale
         layer.weight.copy_(layer.weight + change_OI)
