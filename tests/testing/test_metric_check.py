@@ -13,7 +13,8 @@ from torch import Tensor
 from picolm.analyze.metrics.contract import METRICS, metric_of
 from picolm.base.errors import Undefined
 from picolm.testing.checks import check_metric, complaints
-from picolm.testing.checks.metric import METRIC_PROMISES, MetricSubject, usual_examples
+from picolm.testing.checks.metric import METRIC_PROMISES, MetricSubject
+from picolm.testing.checks.metric_examples import usual_examples
 
 from .broken import broken_promises, without_a_culprit
 

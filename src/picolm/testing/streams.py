@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy
 import torch
+from torch import nn
 
 from picolm.evaluate.undisturbed import random_streams_kept
 from picolm.testing.findings import Broken
+
+TORCH = "torch's default generator"
 
 
 def states() -> dict[str, str]:
@@ -20,7 +23,7 @@ def states() -> dict[str, str]:
     return {
         "Python's random": repr(random.getstate()),
         "numpy.random": repr((numpys["state"]["key"].tolist(), numpys["state"]["pos"], numpys["has_gauss"], numpys["gauss"])),
-        "torch's default generator": repr(torch.get_rng_state().numpy().tobytes()),
+        TORCH: repr(torch.get_rng_state().numpy().tobytes()),
     }
 
 
@@ -43,3 +46,30 @@ def seeded(seed: int) -> Iterator[None]:
         numpy.random.seed(seed)
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def draws_inside_forward(model: nn.Module) -> Iterator[None]:
+    """Broken if the body draws from Python's or NumPy's stream, or from torch's outside of a forward pass of the model."""
+    with random_streams_kept():
+        before = states()
+        known, outside = [before[TORCH]], []
+
+        def entering(module: nn.Module, arguments: Any) -> None:
+            outside.append(states()[TORCH] != known[0])
+
+        def leaving(module: nn.Module, arguments: Any, output: Any) -> None:
+            known[0] = states()[TORCH]
+
+        hooks = [model.register_forward_pre_hook(entering), model.register_forward_hook(leaving)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+        after = states()
+        touched = [name for name, state in after.items() if name != TORCH and state != before[name]]
+        if any(outside) or after[TORCH] != known[0]:
+            touched.append(f"{TORCH} outside of a forward pass")
+    if touched:
+        raise Broken(f"it draws from {' and '.join(touched)}: draw from `draws_for(facts.seed, ...)`")

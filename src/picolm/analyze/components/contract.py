@@ -103,12 +103,17 @@ def component(
 
 def find_component(reference: str, data_type: str, options: dict[str, Any], source: str) -> Component:
     """The component named by `reference` for a data type; PicoError, naming `source`, if something does not fit."""
-    cut = COMPONENTS.find(reference)
+    return component_of(COMPONENTS.find(reference), reference, data_type, options, source)
+
+
+def component_of(cut: Any, reference: str, data_type: str | None, options: dict[str, Any], source: str) -> Component:
+    """A function as a component for a data type (None: the first that it knows), with its options checked."""
     if not callable(cut):
         raise PicoError(
             f"{source}: `{reference}` is not a function", "a component is a function that yields pieces of a snapshot"
         )
     traits = getattr(cut, "traits", None) or Traits(reads=_all_stored(), version=file_hash(cut))
+    data_type = traits.data_types[0] if data_type is None else data_type
     if data_type not in traits.data_types:
         raise PicoError(f"{source}: {reference} has no {data_type}", suggestion(data_type, traits.data_types))
     checked = checked_options(cut, options, source)

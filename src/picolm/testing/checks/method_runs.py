@@ -121,8 +121,7 @@ class MethodSubject:
         """The objects of a run that is not begun."""
         config = self._config(self.content(name, **changes), name)
         parts = build_training(config, RunDirectory(self.folder / "runs" / name)).parts
-        with default_dtype_of(config.training.fabric.precision):
-            parts.model.train()
+        parts.method.start(0, parts.model, parts.optimizer)
         return Steps(parts)
 
     def run(self, name: str, *, interrupt_at: Sequence[int] = (), foreign_seed: int = 0, **changes: Any) -> Trained:

@@ -72,7 +72,7 @@ def _example(annotation: Any) -> Any:
 
 
 def _has_a_sentence(subject: Subject) -> str:
-    sentence = (inspect.getdoc(subject.thing) or "").split("\n", 1)[0].strip()
+    sentence = inspect.cleandoc(subject.thing.__doc__ or "").split("\n", 1)[0].strip()  # its own, not one it inherits
     if not sentence:
         raise Broken("it has no docstring: begin it with one sentence that says what comes out")
     return sentence
