@@ -141,5 +141,5 @@ components:
     online = {"file": str(file), "every": 1}
     run = run_training(make_config(training={"method": METHOD, "online_analysis": online}), Recording()).run
     rows = picolm.open_run(run).rows("per")
-    measured = rows[rows["value"].notna()].groupby(["step", "data", "split"]).size()
+    measured = rows[rows["value"].notna()].groupby(["step", "data_type", "split"]).size()
     assert len(measured) == 9 * 3
