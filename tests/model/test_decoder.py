@@ -10,7 +10,7 @@ from picolm.base.config import parse_settings
 from picolm.base.errors import PicoError
 from picolm.model.contract import build_model, flops_per_token, parameter_count, parse_model_config
 from picolm.model.decoder import DecoderConfig, PicoDecoder
-from picolm.model.generation import Sampling
+from picolm.model.generation import Sampling, pick_token
 from picolm.model.positions import check_tokens
 
 SMALL = {"d_model": 24, "n_layers": 2, "vocab_size": 61, "max_seq_len": 40, "attention_n_heads": 6, "attention_n_kv_heads": 2}
@@ -104,6 +104,29 @@ def test_top_k_of_one_is_greedy(model: PicoDecoder) -> None:
         tokens_BT, max_new_tokens=9, sampling=Sampling(temperature=1.3, top_k=1), generator=torch.Generator().manual_seed(0)
     )
     assert torch.equal(drawn, model.generate(tokens_BT, max_new_tokens=9))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(temperature=1.0), [0.5, 0.25, 0.15, 0.1]),
+        (Sampling(temperature=0.5), [0.25 / 0.345, 0.0625 / 0.345, 0.0225 / 0.345, 0.01 / 0.345]),
+        (Sampling(temperature=1.0, top_k=2), [2 / 3, 1 / 3, 0.0, 0.0]),
+        (Sampling(temperature=1.0, top_p=0.7), [2 / 3, 1 / 3, 0.0, 0.0]),
+        (Sampling(temperature=1.0, top_p=0.8), [0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0.0]),
+        (Sampling(temperature=1.0, top_p=0.01), [1.0, 0.0, 0.0, 0.0]),
+        (Sampling(temperature=1.0, top_k=3, top_p=0.6), [2 / 3, 1 / 3, 0.0, 0.0]),
+    ],
+    ids=str,
+)
+def test_tokens_are_drawn_with_the_probabilities_asked_for(sampling: Sampling, expected: list[float]) -> None:
+    draws, order = 40_000, torch.tensor([2, 0, 3, 1])
+    logits_V = torch.empty(4)
+    logits_V[order] = torch.tensor([0.5, 0.25, 0.15, 0.1]).log() + 3.0
+    drawn = pick_token(logits_V.expand(draws, 4), sampling, torch.Generator().manual_seed(3))
+    share = torch.bincount(drawn, minlength=4)[order] / draws
+    for found, wanted in zip(share.tolist(), expected, strict=True):
+        assert abs(found - wanted) <= 4 * (wanted * (1 - wanted) / draws) ** 0.5
 
 
 def test_two_models_of_different_shape_do_not_disturb_each_other(model: PicoDecoder) -> None:

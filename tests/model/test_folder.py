@@ -159,6 +159,16 @@ def test_missing_extra_and_misshapen_tensors_are_refused_by_name(folder: Path) -
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "layout.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "<script>alert(1)</script>", "a\u202eb", "x" * 10_000])
+def test_hostile_tensor_names_are_refused_and_shown_without_harm(folder: Path, tmp_path: Path, name: str) -> None:
+    before = set(tmp_path.rglob("*"))
+    rewrite(folder, {**load_file(folder / "model.safetensors"), name: torch.zeros(1)})
+    with pytest.raises(PicoError, match="do not belong to the model") as caught:
+        load_model(folder)
+    assert len(caught.value.message) < 400 and caught.value.message.isascii()
+    assert set(tmp_path.rglob("*")) == before
+
+
 def test_two_hundred_thousand_tensors_are_refused(folder: Path) -> None:
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     write_header(folder, json.dumps({f"t{i}": entry for i in range(200_000)}).encode())

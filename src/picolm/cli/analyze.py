@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
     from picolm.analyze.config import AnalysisConfig
-    from picolm.analyze.engine import AnalysisResult, Progress
+    from picolm.analyze.engine import AnalysisResult
 
 
 def analyze(
@@ -41,10 +39,11 @@ def analyze(
     from picolm.analyze.outputs import plain_records, share
     from picolm.analyze.source import open_source
     from picolm.cli.console import say, say_next
+    from picolm.cli.progress import counting_bar
 
     folder, config = _open_folder(run, load_analysis(analysis), out)
     source = open_source(folder)
-    with _progress_bar() as progress:
+    with counting_bar("analysing") as progress:
         if follow:
             result = _follow(follow_run(source, config, progress=progress))
         else:
@@ -140,22 +139,3 @@ def _summary(result: AnalysisResult) -> list[str]:
 def _median(values: pandas.Series) -> str:
     defined = values.dropna()
     return f"{defined.median():.4g}" if len(defined) else "-"
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
-    """A bar on standard error for a terminal, drawn only once two seconds have passed."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    started = time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("analysing", total=None, visible=False)
-        yield lambda done, total, text: bar.update(
-            task, completed=done, total=total, description=text, visible=time.monotonic() - started > 2
-        )

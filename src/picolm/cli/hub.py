@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from picolm.hub.outbox import Destination, Outbox
+    from picolm.hub.patience import Patience
+    from picolm.hub.survey import RemoteSeries
+    from picolm.hub.verify import Report
 
 app = typer.Typer(
     add_completion=False,
@@ -170,7 +175,7 @@ def verify(
     from picolm.hub.client import connect
     from picolm.hub.patience import Patience
     from picolm.hub.survey import find_series, split_address
-    from picolm.hub.verify import compare_with_report, compare_with_run, verify_series
+    from picolm.hub.verify import compare_with_report, compare_with_run
     from picolm.records import durable
     from picolm.records.rundir import open_run_directory
 
@@ -180,7 +185,7 @@ def verify(
     found = patience.call(repo_id, lambda: find_series(api, repo_id, revision))
     reports = []
     for series in found:
-        report = patience.call(repo_id, lambda series=series: verify_series(api, series))  # type: ignore[misc]
+        report = _look(api, patience, series)
         if local is not None and (len(found) == 1 or series.name == local.name):
             report.problems.extend(compare_with_run(series, local))
         if against is not None:
@@ -199,6 +204,20 @@ def verify(
         say(f"{sum(len(report.problems) for report in reports)} problem(s)")
         raise typer.Exit(1)
     say("every step is there once, in order, and is what its hashes say" + (f"; the same as {run}" if run is not None else ""))
+
+
+def _look(api: HfApi, patience: Patience, series: RemoteSeries) -> Report:
+    """What verifying a series finds, with a bar where that takes long."""
+    from picolm.cli.progress import counting_bar
+    from picolm.hub.verify import verify_series
+
+    with counting_bar("verifying") as bar:
+
+        def show(done: int, total: int) -> None:
+            if bar is not None:
+                bar(done, total, f"verifying {series.name}")
+
+        return patience.call(series.repo_id, lambda: verify_series(api, series, show))
 
 
 def _earlier(path: Path, name: str) -> dict[str, object]:

@@ -1,8 +1,10 @@
-"""The progress bar of long work on data: phase, tokens per second and time left; nothing on work shorter than two seconds."""
+"""Progress bars of long work: what is done, how fast and how long yet; nothing on work shorter than two seconds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -63,3 +65,18 @@ class PreparationBar:
                 self._bar.remove_task(task)
             self._task = self._bar.add_task(progress.phase, total=1.0, facts=facts)
         self._bar.update(self._task, completed=progress.done, facts=facts)
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """Takes (done, total, what is being done) and draws it on a terminal; None where there is none."""
+    if not stderr.is_terminal:
+        yield None
+        return
+    began = time.monotonic()
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn()
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda done, total, text: bar.update(
+            task, completed=done, total=total, description=text, visible=time.monotonic() - began > QUIET_SECONDS
+        )
