@@ -134,7 +134,7 @@ analysis_name: per
 metrics: [per, gini]
 components:
   - {name: simple, data_type: weights, layer_suffixes: [attention.v_proj]}
-  - {name: simple, data_type: gradients, layer_suffixes: [attention.v_proj]}
+  - {name: simple, data_type: gradients, layer_suffixes: [attention.v_proj], data_split: train}
   - {name: simple, data_type: gradients, layer_suffixes: [attention.v_proj], data_split: val}
 """
     )
