@@ -5,7 +5,7 @@ The grammar is the one of `MeasureConfig.series`; the next stop is `reductions`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -135,15 +135,23 @@ def _of_run(files: RunFiles, fact: str) -> Series:
     return Series(np.array([float(last["step"])]), np.array([float(last["tokens"])]), np.array([value]))
 
 
+CHECKPOINT_PARTS = {"model_state_bytes": ("weights", "training_state"), "learning_dynamics_bytes": ("learning_dynamics",)}
+"""Fact -> parts of the last checkpoint that it counts, as the paper's Table 4 does."""
+
+
 def run_fact(files: RunFiles, fact: str) -> float | None:
-    """`parameters`, `tokens`, `steps`, `seconds`, `tokens_per_second`, `checkpoint_bytes` or `flops` of a whole run."""
+    """One of `RUN_FACTS`, of a whole run; None if it is not known."""
     log, parameters = files.log(), files.run.identity().get("model", {}).get("parameters")
     if fact == "parameters":
         return None if parameters is None else float(parameters)
     if fact == "checkpoint_bytes":
         return float(sum(manifest.read_manifest(files.run.checkpoint(step)).bytes for step in files.run.steps()))
+    if fact in CHECKPOINT_PARTS:
+        return _bytes_of_parts(files, CHECKPOINT_PARTS[fact])
     if log.empty:
         return None
+    if fact == "checkpoint_seconds":
+        return _checkpoint_seconds(files, log)
     tokens = float(log["tokens"].iloc[-1])
     if fact == "flops":
         return _flops(log, parameters, tokens)
@@ -152,6 +160,23 @@ def run_fact(files: RunFiles, fact: str) -> float | None:
     return {"tokens": tokens, "steps": float(log["step"].iloc[-1]), "seconds": seconds, "tokens_per_second": tokens / seconds}[
         fact
     ]
+
+
+def _bytes_of_parts(files: RunFiles, parts: Sequence[str]) -> float | None:
+    steps = files.run.steps()
+    if not steps:
+        return None
+    sealed = manifest.read_manifest(files.run.checkpoint(steps[-1])).parts
+    return float(sum(record.bytes for part in parts for record in sealed.get(part, {}).values()))
+
+
+def _checkpoint_seconds(files: RunFiles, log: pandas.DataFrame) -> float | None:
+    """Pauses of the training that were no evaluation, per checkpoint; the one after the last update is not in the log."""
+    steps = [step for step in files.run.steps() if step < int(log["step"].iloc[-1])]
+    settings = [evaluation.read_settings(files.run, step) for step in files.run.evaluated_steps()[:-1]]
+    evaluating = sum(float(one.get("seconds", 0.0)) for step in settings for one in step.values())
+    paused = float(log["paused_seconds"].fillna(0.0).sum())
+    return max(0.0, paused - evaluating) / len(steps) if steps else None
 
 
 def _flops(log: pandas.DataFrame, parameters: int | None, tokens: float) -> float | None:

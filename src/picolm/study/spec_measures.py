@@ -15,7 +15,10 @@ Cell = str | int | float | bool | None
 """What a column of a row may be compared with."""
 
 SERIES_SORTS = ("train", "evaluation", "analysis", "run")
-RUN_FACTS = ("parameters", "tokens", "steps", "seconds", "tokens_per_second", "checkpoint_bytes", "flops")
+RUN_FACTS = (
+    *("parameters", "tokens", "steps", "seconds", "tokens_per_second", "flops"),
+    *("checkpoint_bytes", "model_state_bytes", "learning_dynamics_bytes", "checkpoint_seconds"),
+)
 """What can be measured of a run as a whole, as `run.<fact>`: one number, no curve."""
 ANALYSIS_COLUMNS = (
     *("metric", "component", "part", "data_type", "split", "layer", "head", "options", "partner", "estimator"),
