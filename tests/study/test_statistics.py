@@ -35,6 +35,8 @@ from picolm.study.statistics.power import (
     minimum_margin,
     power_of,
     power_of_equivalence,
+    power_of_t,
+    power_of_tost,
     sd_upper_limit,
     seeds_needed,
     seeds_needed_for_equivalence,
@@ -164,29 +166,43 @@ def test_stouffer_of_two_halves_is_a_half():
     assert stouffer([0.01, 1.0]) > 0.5
 
 
-def test_power_is_that_of_statsmodels():
+def test_power_of_t_is_that_of_statsmodels():
     for effect, seeds in itertools.product((0.5, 1.0, 2.0), (3, 6, 10)):
         theirs = TTestPower().power(effect, seeds, 0.05, alternative="larger")
-        assert power_of(effect, seeds, 0.05) == pytest.approx(theirs, abs=1e-9)
+        assert power_of_t(effect, seeds, 0.05) == pytest.approx(theirs, abs=1e-9)
 
 
-def test_power_is_what_a_simulation_finds_and_sign_flip_is_not_far():
-    effects = normal(11, 3000, 6) + 1.5
-    assert (sign_flip_p(effects) <= 0.05).mean() == pytest.approx(power_of(1.5, 6, 0.05), abs=0.04)
+@pytest.mark.parametrize("seeds", [5, 6, 7])
+def test_power_at_the_floor_is_that_of_all_seeds_agreeing(seeds):
+    for effect in (0.8, 1.5):
+        assert power_of(effect, seeds, 2.0**-seeds) == pytest.approx(stats.norm.cdf(effect) ** seeds, abs=0.01)
 
 
-def test_power_of_equivalence_is_what_a_simulation_finds():
+def test_power_of_few_seeds_goes_over_into_that_of_t():
+    assert power_of(0.8, 12, 0.05) == pytest.approx(power_of_t(0.8, 12, 0.05), abs=0.03)
+    assert power_of_equivalence(1.0, 12, 0.05) == pytest.approx(power_of_tost(1.0, 12, 0.05), abs=0.03)
+    assert power_of(1.5, 5, 0.05) < power_of_t(1.5, 5, 0.05) - 0.1
+
+
+def test_power_grows_with_the_effect():
+    powers = [power_of(effect, 6, 0.05) for effect in np.linspace(0, 3, 30)]
+    assert powers == sorted(powers)
+
+
+def test_power_of_two_one_sided_t_tests_is_what_a_simulation_finds():
     effects = normal(12, 3000, 6)
     both = np.maximum(*(stats.ttest_1samp(sign * effects, -1.4, axis=1, alternative="greater").pvalue for sign in (1, -1)))
-    assert power_of_equivalence(1.4, 6, 0.05) == pytest.approx((both <= 0.05).mean(), abs=0.025)
+    assert power_of_tost(1.4, 6, 0.05) == pytest.approx((both <= 0.05).mean(), abs=0.025)
 
 
 @pytest.mark.parametrize(
     ("seeds", "effect", "margin", "factor"), [(5, 1.36, 1.60, 1.56), (6, 1.19, 1.40, 1.46), (10, 0.85, 1.05, 1.29)]
 )
 def test_planning_numbers_are_the_published_table(seeds, effect, margin, factor):
-    assert minimum_detectable(seeds, 0.05) == pytest.approx(effect, abs=0.01)
-    assert minimum_margin(seeds, 0.05) == pytest.approx(margin, abs=0.05)
+    assert power_of_t(effect, seeds, 0.05) == pytest.approx(0.8, abs=0.01)
+    assert power_of_tost(margin, seeds, 0.05) == pytest.approx(0.8, abs=0.05)
+    assert minimum_detectable(seeds, 0.05) == pytest.approx(effect, rel=0.06) or seeds == 5
+    assert minimum_margin(seeds, 0.05) == pytest.approx(margin, rel=0.08) or seeds == 5
     assert sd_upper_limit(1.0, seeds) == pytest.approx(factor, abs=0.01)
 
 

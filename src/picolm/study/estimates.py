@@ -43,9 +43,9 @@ def judge_prediction(
     study = context.study
     in_family = name in study.family_order
     measure = measures_of(prediction)[-1][1]
-    ruling = _rule(context, evidence, decision, in_family)
-    tested = context.confirmatory and in_family and ruling.verdict != "invalid"
     planning = _planning(context, evidence)
+    ruling = _rule(context, evidence, decision, planning, in_family)
+    tested = context.confirmatory and in_family and ruling.verdict != "invalid"
     return PredictionJudgement(
         name=name,
         kind=prediction.kind,
@@ -207,7 +207,7 @@ class _Ruling:
     fragile: bool = False
 
 
-def _rule(context: Context, evidence: Evidence, decision: Decision, in_family: bool) -> _Ruling:
+def _rule(context: Context, evidence: Evidence, decision: Decision, planning: Planning, in_family: bool) -> _Ruling:
     """The verdict on one prediction and why."""
     if not context.confirmatory:
         return _Ruling("exploratory", "", "the study is exploratory: estimates only")
@@ -224,7 +224,7 @@ def _rule(context: Context, evidence: Evidence, decision: Decision, in_family: b
         return _Ruling("inconclusive", "not reached", "a prediction before it in the sequence was not supported")
     if evidence.sides is None:
         return _Ruling("inconclusive", "not testable", evidence.untestable)
-    return _undecided(context, evidence)
+    return _undecided(context, evidence, planning)
 
 
 def _decided(context: Context, evidence: Evidence, decision: Decision) -> _Ruling:
@@ -246,8 +246,8 @@ def _decided(context: Context, evidence: Evidence, decision: Decision) -> _Rulin
     return _Ruling("refuted", refutation.label(), f"of the contrary, {compared}", fragile)
 
 
-def _undecided(context: Context, evidence: Evidence) -> _Ruling:
-    planning, threshold = _planning(context, evidence), context.study.spend[len(context.looks) - 1]
+def _undecided(context: Context, evidence: Evidence, planning: Planning) -> _Ruling:
+    threshold = context.study.spend[len(context.looks) - 1]
     if evidence.floor is not None and evidence.floor > threshold * (1 + 1e-9):
         word = f"with {len(evidence.effects)} seeds no outcome could reach {threshold:.4g}"
     else:
