@@ -14,6 +14,7 @@ from picolm.data.tokenizer import train_tokenizer
 from picolm.model.contract import build_model, save_model
 from picolm.model.decoder import DecoderConfig
 from picolm.records.evaluation import read_scores, read_settings
+from picolm.records.items import read_items
 from picolm.records.manifest import Manifest, sealed_folder
 from picolm.records.rundir import RunDirectory
 
@@ -97,6 +98,20 @@ def test_other_evaluations_of_chosen_steps_are_added_to_those_there(place, monke
     assert "The|" in capsys.readouterr().out
 
 
+def test_single_items_of_a_run_are_kept_and_their_mean_is_the_score(place, monkeypatch, capsys):
+    assert (
+        pico(monkeypatch, "runs/tiny@10", "--metric", "minimal_pairs:data=pairs.jsonl", "--metric", "perplexity:data=text.jsonl")
+        == 0
+    )
+    run = RunDirectory(Path("runs/tiny"))
+    rows = read_scores(run).query("group == 'all'").set_index("measure").value
+    pairs, texts = (read_items(run, 10, name) for name in ("minimal_pairs", "perplexity"))
+    assert pairs.measure == "accuracy" and len(pairs.values) == 6
+    assert sum(pairs.values) / 6 == rows["accuracy"]
+    assert sum(texts.values) / sum(texts.weights) == pytest.approx(rows["loss_per_token"])
+    assert read_items(run, 0, "minimal_pairs") is None
+
+
 def test_a_model_folder_is_scored_and_printed_as_json(place, monkeypatch, capsys):
     assert pico(monkeypatch, "one", "--metric", "multiple_choice:data=questions.json", "--json") == 0
     content = json.loads(capsys.readouterr().out)
@@ -139,6 +154,7 @@ def test_models_stand_side_by_side_with_the_quoted_rows_of_the_paper(place, monk
         (["runs/tiny", "--steps", "x"], "not a list of steps"),
         (["one"], "which evaluations?"),
         (["one", "--metric", "perplexity:data=text.jsonl", "--output", "x.doc"], "not a known format"),
+        (["one", "--metric", "perplexity:data=text.jsonl,label=../x"], "cannot name a file"),
         (["one", "--metric", "blmp"], "did you mean `blimp`"),
         (["one", "--metric", "perplexity:data=test.jsonl"], "did you mean `text.jsonl`"),
         (["one", "--metric", "samples:max_new_tokens=90"], "the model accepts 48"),

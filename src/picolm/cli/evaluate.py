@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def evaluate(
     targets: Annotated[
         list[str],
-        typer.Argument(help="Run folders, RUN@STEP, model folders or Hub names, also OWNER/NAME@REVISION.", show_default=False, metavar="TARGET..."),
+        typer.Argument(
+            help="Run folders, RUN@STEP, model folders or Hub names, also OWNER/NAME@REVISION.",
+            show_default=False,
+            metavar="TARGET...",
+        ),
     ],
     steps: Annotated[
         str | None, typer.Option(help="Checkpoints of a run, such as `0,1000`. Default: all; with --table the last.")
@@ -114,6 +118,7 @@ def _evaluate(subject: Subject, config: EvaluationConfig, device: str, precision
     from picolm.cli.console import say
     from picolm.evaluate.contract import build_evaluations, check_evaluations, run_evaluations
     from picolm.evaluate.head import vocabulary_of
+    from picolm.evaluate.live import keep_items
     from picolm.evaluate.scorer import longest_sequence
     from picolm.evaluate.subject import run_data
     from picolm.records.evaluation import write_scores
@@ -130,6 +135,7 @@ def _evaluate(subject: Subject, config: EvaluationConfig, device: str, precision
     outcome = run_evaluations(evaluations, model, tokenizer, device=place, precision=precision, prefix_token_id=prefix)
     if subject.run is not None and subject.step is not None:
         write_scores(subject.run, subject.step, subject.tokens, outcome.scores, outcome.settings)
+        keep_items(subject.run, subject.step, evaluations)
     return _Evaluated(subject, sum(parameter.numel() for parameter in model.parameters()), evaluations, outcome)
 
 

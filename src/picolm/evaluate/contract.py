@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -34,6 +35,10 @@ EVALUATIONS = Registry(
     "evaluation",
     builtin_modules=tuple(f"picolm.evaluate.{name}" for name in _BUILTIN),
 )
+
+
+LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+"""What an evaluation of a run may be called: its items are kept in a file of that name."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,10 @@ def build_evaluations(
             raise PicoError(
                 f"{source}: two evaluations are called `{entry.row_label}`",
                 f"give one a name of its own: {{name: {entry.name}, label: ...}}",
+            )
+        if not LABEL.fullmatch(entry.row_label):
+            raise PicoError(
+                f"{source}: label {entry.row_label!r} cannot name a file", "letters, digits, dot, dash and underscore"
             )
         labels.add(entry.row_label)
         evaluation = _build(entry.name, config.options_of(entry), source)

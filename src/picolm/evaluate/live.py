@@ -59,16 +59,9 @@ class LiveEvaluation:
         self.cadence.note_seconds(settings)
         if self._processes.rank == 0:
             write_scores(self._run, step, tokens, scores, settings | skipped_settings(due))
-            if step == self._last_step:
-                self._keep_items(due, step)
+            if step == self._last_step:  # studies compare runs item by item
+                keep_items(self._run, step, due.evaluations)
         return due
-
-    def _keep_items(self, due: Due, step: int) -> None:
-        """At the end of a run, single items are kept too: studies compare runs item by item."""
-        for named in due.evaluations:
-            values = named.evaluation.item_values()
-            if values is not None:
-                write_items(self._run, step, named.label, Items(values.measure, values.values, values.weights))
 
     def _agreed(self, due: Due) -> Due:
         """The first process's decision: clocks differ, and all must run the same evaluations."""
@@ -76,3 +69,11 @@ class LiveEvaluation:
         chosen = self._processes.sum(np.asarray(mine, dtype=np.float64) * (self._processes.rank == 0))
         evaluations = [named for named, is_due in zip(self.cadence.evaluations, chosen, strict=True) if is_due]
         return Due(evaluations, due.skipped if self._processes.rank == 0 else {})
+
+
+def keep_items(run: RunDirectory, step: int, evaluations: Sequence[NamedEvaluation]) -> None:
+    """Keep the single items of evaluations that have just been run on a step."""
+    for named in evaluations:
+        values = named.evaluation.item_values()
+        if values is not None:
+            write_items(run, step, named.label, Items(values.measure, values.values, values.weights))
