@@ -74,7 +74,7 @@ def judge_prediction(
         curve=evidence.curve
         if tested or evidence.curve is None
         else evidence.curve.model_copy(update={"p": (), "first_separation": None}),
-        facts=evidence.facts,
+        facts=tuple(fact for fact in evidence.facts if tested or not fact.is_test),
         **_estimates(context, evidence),
     )
 

@@ -128,6 +128,8 @@ class Fact(Record):
     name: str
     value: float | str | None
     note: str = ""
+    is_test: bool = False
+    """Whether it tells a p value: left out where nothing is tested."""
 
 
 class PredictionJudgement(Record):

@@ -53,7 +53,7 @@ class Equivalence(PredictionKind[EquivalencePrediction]):
         finite = [effect.value for effect in effects if math.isfinite(effect.value)]
         if len(finite) < max(2, len(effects)):
             return evidence
-        return with_facts(evidence, Fact(name="p of two one-sided t tests", value=equivalence(finite, margin).p_t))
+        return with_facts(evidence, Fact(name="p of two one-sided t tests", value=equivalence(finite, margin).p_t, is_test=True))
 
     def power_model(self, prediction: EquivalencePrediction) -> PowerModel:
         return MarginPower(_margin_of(prediction))

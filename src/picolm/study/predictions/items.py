@@ -32,7 +32,7 @@ def with_items(
         return with_facts(evidence, Fact(name="items", value=None, note=f"not resampled: {why}"))
     both = two_level_bootstrap(effects_SI, shift=prediction.at_least, level=1 - data.study.alpha)
     interval = Interval(low=both.low, high=both.high, level=1 - data.study.alpha, method=METHOD)
-    fact = Fact(name="items", value=float(both.items), note=f"p = {both.p:.3g} of seeds and items together")
+    fact = Fact(name="items", value=float(both.items), note=f"p = {both.p:.3g} of seeds and items together", is_test=True)
     sides = evidence.sides
     if prediction.direction != "either":
         sides = sides._replace(supported=max(sides.supported, both.p))

@@ -40,7 +40,9 @@ class Order(PredictionKind[OrderPrediction]):
         test = _StepsTest(steps_SV)
         page = page_trend(oriented_SV) if len(seeds) > 1 else None
         facts = (
-            () if page is None else (Fact(name="Page's L", value=page.statistic, note=f"p = {page.p:.3g} for a trend over all"),)
+            ()
+            if page is None
+            else (Fact(name="Page's L", value=page.statistic, note=f"p = {page.p:.3g} for a trend over all", is_test=True),)
         )
         return Evidence(
             effects=effects,

@@ -54,7 +54,9 @@ class Trend(PredictionKind[TrendPrediction]):
         if len(seeds) < 2 or prediction.minus:
             return evidence
         page = page_trend(sign * values_SV[:, np.argsort(doses, kind="stable")])
-        return with_facts(evidence, Fact(name="Page's L", value=page.statistic, note=f"p = {page.p:.3g}, ranks within seeds"))
+        return with_facts(
+            evidence, Fact(name="Page's L", value=page.statistic, note=f"p = {page.p:.3g}, ranks within seeds", is_test=True)
+        )
 
     def power_model(self, prediction: TrendPrediction) -> PowerModel:
         return EffectPower(prediction.at_least, prediction.expect)
