@@ -201,8 +201,9 @@ def test_power_of_two_one_sided_t_tests_is_what_a_simulation_finds():
 def test_planning_numbers_are_the_published_table(seeds, effect, margin, factor):
     assert power_of_t(effect, seeds, 0.05) == pytest.approx(0.8, abs=0.01)
     assert power_of_tost(margin, seeds, 0.05) == pytest.approx(0.8, abs=0.05)
-    assert minimum_detectable(seeds, 0.05) == pytest.approx(effect, rel=0.06) or seeds == 5
-    assert minimum_margin(seeds, 0.05) == pytest.approx(margin, rel=0.08) or seeds == 5
+    price = 1.3 if seeds == 5 else 1.1
+    assert effect - 0.02 <= minimum_detectable(seeds, 0.05) <= price * effect, "sign-flip asks for a little more than t"
+    assert margin - 0.06 <= minimum_margin(seeds, 0.05) <= price * margin
     assert sd_upper_limit(1.0, seeds) == pytest.approx(factor, abs=0.01)
 
 
