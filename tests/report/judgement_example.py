@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -44,14 +43,18 @@ def example_study(**changes: Any) -> StudyConfig:
         ],
         "predictions": {
             "P1": {
-                **{"primary": True, "kind": "difference", "of": "specified", "versus": "published", "measure": "final"},
-                **{"direction": "lower", "at_least": 0.02, "expect": 0.05, "note": "The factor of two should be visible."},
+                "primary": True,
+                "kind": "difference",
+                "of": "specified",
+                "versus": "published",
+                "measure": "final",
+                "direction": "lower",
+                "at_least": 0.02,
+                "expect": 0.05,
+                "note": "The factor of two should be visible.",
             },
             "P2": {"kind": "equivalence", "of": "specified", "versus": "full", "measure": "final", "margin": 0.05},
-            "P3": {
-                **{"kind": "tokens_to_level", "of": "specified", "versus": "published", "measure": "hit"},
-                **{"at_least": 1.0, "expect": 1.3},
-            },
+            "P3": {"kind": "tokens_to_level", "of": "specified", "versus": "published", "measure": "hit", "expect": 1.3},
             "P4": {"kind": "whole_curve", "of": "specified", "versus": "published", "measure": "curve", "direction": "lower"},
             "P5": {"kind": "difference", "of": "published", "versus": "full", "measure": "final", "direction": "higher"},
         },
@@ -76,6 +79,12 @@ def loss_curve(variant: str, seed: int) -> list[float]:
     return [float(value) for value in final_loss(variant, seed) + fall + bumps]
 
 
+def few_predictions() -> dict[str, Any]:
+    """Changes that leave the first two predictions: judged in a fraction of the time."""
+    whole = example_study().model_dump(mode="json")
+    return {"predictions": {name: whole["predictions"][name] for name in ("P1", "P2")}, "family": {"order": ["P1", "P2"]}}
+
+
 def make_judgement(folder: Path, **changes: Any) -> Judgement:
     """The example judged. `status`, `locked` and `final` change the runs; anything else changes the study."""
     runs_changes = {name: changes.pop(name) for name in ("status", "final") if name in changes}
@@ -93,7 +102,7 @@ def hostile(payload: str, judgement: Judgement) -> Judgement:
 
     def planted(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name if name in KEPT_KEYS else name: planted(item, name) for name, item in value.items()}
+            return {name: planted(item, name) for name, item in value.items()}
         if isinstance(value, list):
             return [planted(item, key) for item in value]
         return payload if isinstance(value, str) and key not in FIXED else value
@@ -101,9 +110,8 @@ def hostile(payload: str, judgement: Judgement) -> Judgement:
     return Judgement.model_validate(planted(judgement.model_dump(mode="json")))
 
 
-FIXED = {"format", "mode", "verdict", "scale", "outcome", "of", "versus", "variants", "variant", "measure", "name", "phase"}
-KEPT_KEYS: set[str] = set()
-
-
-def finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+FIXED = {
+    *("format", "mode", "verdict", "scale", "outcome", "phase", "made", "locked", "first_run"),
+    *("of", "versus", "variants", "variant", "measure", "name"),
+}
+"""Texts that are one of a few words, times, or names by which parts of a judgement find each other."""
