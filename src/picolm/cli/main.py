@@ -18,7 +18,7 @@ class Verb(NamedTuple):
     sentence: str
 
 
-START, LOOK, SHARE = "Start", "Look inside", "Leave and share"
+START, LOOK, SHARE, EXTEND = "Start", "Look inside", "Leave and share", "Extend"
 VERBS = {
     "demo": Verb(START, "Make data, train, evaluate, analyse and report: minutes on a laptop CPU."),
     "new": Verb(
@@ -40,6 +40,8 @@ VERBS = {
     "study": Verb(LOOK, "Declared hypotheses over variants x seeds: lock, plan, run, judge, report."),
     "export": Verb(SHARE, "Write a checkpoint for other tools, open it again, and print the largest difference in logits."),
     "hub": Verb(SHARE, "Publish runs on the Hugging Face Hub, take them back, and prove a published series."),
+    "list": Verb(EXTEND, "Say what can be named in YAML: each name with its sentence, its options and where it comes from."),
+    "check": Verb(EXTEND, "Examine an extension: what its contract promises, which of it holds, and why it matters."),
 }
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
