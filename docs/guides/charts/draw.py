@@ -106,6 +106,34 @@ def spectrum() -> pandas.DataFrame:
     return pandas.concat(pieces, ignore_index=True)
 
 
+SEEDS = (11, 12, 13, 14, 15, 16)
+
+
+def seeds() -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """The effect in each seed, and what is said about their mean."""
+    effects = pandas.DataFrame({"seed": SEEDS, "effect": [0.052, 0.071, 0.038, 0.061, 0.047, 0.066]})
+    rows = [
+        ("mean, 95 %", 0.043, 0.069, 0.056, "95 % interval of the mean, paired t"),
+        ("one left out", 0.053, 0.059, None, "range of the means without one of the seeds"),
+        ("noise (A/A)", -0.012, 0.012, None, "one standard deviation between runs that differ in the seed alone"),
+    ]
+    return effects, pandas.DataFrame(rows, columns=["name", "low", "high", "mean", "words"])
+
+
+def pairs() -> pandas.DataFrame:
+    effects, _ = seeds()
+    base = 3.05 + RANDOM.normal(0, 0.03, len(SEEDS))
+    variants = {"published": base, "specified": base - effects["effect"].to_numpy()}
+    frames = [pandas.DataFrame({"variant": name, "seed": SEEDS, "value": values}) for name, values in variants.items()]
+    return pandas.concat(frames, ignore_index=True)
+
+
+def difference() -> pandas.DataFrame:
+    steps = np.arange(20, 601, 20)
+    mean = 0.06 * (1 - np.exp(-steps / 150)) + RANDOM.normal(0, 0.004, steps.size)
+    return at(steps, mean=mean, low=mean - 0.022, high=mean + 0.022)
+
+
 def gallery() -> dict[str, Any]:
     """Name of a chart function -> an example of what it draws."""
     log = training_log()
@@ -122,6 +150,16 @@ def gallery() -> dict[str, Any]:
         ),
         "layers_of_runs": charts.layers_of_runs(layers_of_runs(), title="Proportional effective rank"),
         "spectrum_over_time": charts.spectrum_over_time(spectrum(), title="Singular values of a matrix"),
+        "seed_effects": charts.seed_effects(
+            *seeds(),
+            title="Final loss",
+            axis="difference in final loss, nats per token; right: as predicted",
+            holds=[charts.Span(0.02, None)],
+            thresholds=[0.02],
+            threshold_name="at least +0.02",
+        ),
+        "paired_seeds": charts.paired_seeds(pairs(), title="Final loss", order=["published", "specified"], axis="nats per token"),
+        "curve_difference": charts.curve_difference(difference(), title="Training loss, difference", apart_from=80 * 4096),
         "similarity_map": charts.similarity_map(charts.step_pairs(step_pairs()), title="CKA", bounds=(0.0, 1.0)),
     }
 
