@@ -242,3 +242,9 @@ def test_judging_loads_no_torch():
 
     code = "import sys, picolm.study.judge; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_deviations_are_part_of_the_first_paragraph(tmp_path):
+    found = judged(tmp_path, losses_apart(0.08), deviations=["made with other code than at the lock", "two runs too many"])
+    assert found.verdict == "supported" and len(found.deviations) == 2
+    assert "Not as declared: made with other code than at the lock; and 1 more, listed below." in found.conclusion

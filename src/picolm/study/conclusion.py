@@ -85,5 +85,7 @@ def _limits(judgement: Judgement) -> list[str]:
     if judgement.verdict == "inconclusive":
         found.append("Inconclusive does not mean that there is no difference.")
     if judgement.deviations:
-        found.append("Deviations: " + "; ".join(judgement.deviations) + ".")
+        first, *others = judgement.deviations
+        more = f"; and {len(others)} more, listed below" if others else ""
+        found.append(f"Not as declared: {first}{more}.")
     return found

@@ -47,12 +47,18 @@ class Look:
 
 
 def judge(
-    study: StudyConfig, cells: Sequence[Cell], lock: StudyLock | None, *, tampering: Sequence[str] = (), extend_command: str = ""
+    study: StudyConfig,
+    cells: Sequence[Cell],
+    lock: StudyLock | None,
+    *,
+    tampering: Sequence[str] = (),
+    deviations: Sequence[str] = (),
 ) -> Judgement:
     """What the runs say about the study.
 
     `cells`: the places that count, with their runs. `lock`: None if it was never locked: then the study is exploratory.
     `tampering`: sentences about what was changed after it was locked or had ended; any makes the study invalid.
+    `deviations`: sentences about what is not as declared without being wrong; they are shown.
     """
     data = measured(study, cells)
     seeds = data.seeds()
@@ -98,10 +104,9 @@ def judge(
         parity=tuple(rows),
         predictions=tuple(predictions),
         failures=tuple(outcomes),
-        deviations=_deviations(study, lock, tampering),
+        deviations=(*_deviations(study, lock), *deviations),
         values=tuple(_values(data)),
         curves=tuple(_curves(data)),
-        extend_command=extend_command,
         versions={name: importlib.metadata.version(name) for name in ("picolm", "numpy", "scipy")},
     )
     return judgement.model_copy(update={"conclusion": conclusion_of(judgement)})
@@ -280,8 +285,8 @@ def _outcomes(study: StudyConfig, data: Measured) -> list[RunOutcome]:
     return found
 
 
-def _deviations(study: StudyConfig, lock: StudyLock | None, tampering: Sequence[str]) -> tuple[str, ...]:
-    found = list(tampering)
+def _deviations(study: StudyConfig, lock: StudyLock | None) -> tuple[str, ...]:
+    found = []
     if study.mode == "confirmatory" and lock is None:
         found.append("the study was never locked, so its predictions cannot be told from afterthoughts")
     if lock is not None and lock.mode_reason:

@@ -15,13 +15,9 @@ def judge_study(directory: StudyDirectory, *, run_command: str = "", weights: bo
     lock = read_lock(directory.lock_file)
     study = lock.config
     places = cells(directory, lock)
-    found = judge(study, places, lock, tampering=find_tampering(directory, lock, weights=weights))
+    tampering = find_tampering(directory, lock, weights=weights)
+    found = judge(study, places, lock, tampering=tampering, deviations=find_deviations(directory, lock))
     waiting = any(cell.status in ("missing", "crashed") and cell.phase != "reserve" for cell in places)
-    judgement = found.model_copy(
-        update={
-            "deviations": (*found.deviations, *find_deviations(directory, lock)),
-            "extend_command": run_command if waiting or found.next_look is not None else "",
-        }
-    )
+    judgement = found.model_copy(update={"extend_command": run_command if waiting or found.next_look is not None else ""})
     write_judgement(directory.judgement_file, judgement)
     return judgement
