@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -88,6 +89,19 @@ def basis_of_full_rank(columns_SN: Tensor, tolerance: float) -> Tensor | None:
 def rank_tolerance(sigma_R: Tensor, shape: tuple[int, int]) -> float:
     """max(rows, columns) x 2^-23 x largest singular value: below it float32 data cannot tell a direction from rounding."""
     return float(max(shape) * FLOAT32_EPSILON * sigma_R.max()) if sigma_R.numel() else 0.0
+
+
+ROUNDING_SHARE = 0.2123
+"""Root mean square of the error of rounding a number, over the spacing of numbers of its size: √(3 / (8 ln 2) / 12)."""
+
+
+def rounding_floor(shape: tuple[int, int], root_mean_square: float, epsilon: float) -> float:
+    """Twice the largest singular value that the rounding of the entries has by itself: directions below may be nothing else.
+
+    Errors of size `ROUNDING_SHARE` epsilon |entry| are as good as independent, so their largest singular value is that times
+    √rows + √columns.
+    """
+    return 2 * ROUNDING_SHARE * epsilon * root_mean_square * (math.sqrt(shape[0]) + math.sqrt(shape[1]))
 
 
 def singular_values(entries_MN: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from picolm.analyze.decompositions import (
     basis_of_full_rank,
     decompose,
     rank_tolerance,
+    rounding_floor,
     spectrum,
     spectrum_of_product,
 )
@@ -52,6 +53,11 @@ class Matrix:
     @property
     def is_product_of_fewer_columns(self) -> bool:
         return isinstance(self.stored, Product) and self.stored.left_MR.shape[1] < min(self.shape)
+
+    @property
+    def inner_width(self) -> int:
+        """Columns between the factors of a product; the smaller side of any other matrix."""
+        return min(self.stored.left_MR.shape[1] if isinstance(self.stored, Product) else min(self.shape), *self.shape)
 
     @cached_property
     def entries_MN(self) -> Tensor:
@@ -143,7 +149,36 @@ class Matrix:
     def rank(self) -> int:
         """Singular values above max(rows, columns) x 2^-52 x the largest: the rank in float64."""
         sigma_R = self.singular_values_R
-        return int((sigma_R > max(self.shape) * torch.finfo(torch.float64).eps * sigma_R[0]).sum())
+        return int((sigma_R > self._decomposition_floor * sigma_R[0]).sum())
+
+    @property
+    def _decomposition_floor(self) -> float:
+        return max(self.shape) * torch.finfo(torch.float64).eps
+
+    @property
+    def stored_type(self) -> str:
+        """Name of the type that the entries, or the factors, are stored in."""
+        return str(self._stored_dtype).removeprefix("torch.")
+
+    @property
+    def _stored_dtype(self) -> torch.dtype:
+        return self.stored.left_MR.dtype if isinstance(self.stored, Product) else self.stored.dtype
+
+    @cached_property
+    def rounding_floor(self) -> float:
+        """Share of the largest singular value below which a direction may be nothing but the rounding of the stored entries."""
+        sigma_R = self.singular_values_R
+        if not (self._stored_dtype.is_floating_point and sigma_R[0] > 0):
+            return 0.0
+        root_mean_square = float((sigma_R.square().sum() / (self.shape[0] * self.shape[1])).sqrt())
+        of_entries = rounding_floor(self.shape, root_mean_square, torch.finfo(self._stored_dtype).eps) / float(sigma_R[0])
+        return max(of_entries, self._decomposition_floor)
+
+    @cached_property
+    def numerical_rank(self) -> int:
+        """Singular values that are more than the rounding of the stored entries."""
+        sigma_R = self.singular_values_R
+        return int((sigma_R > self.rounding_floor * sigma_R[0]).sum())
 
     def rows_permuted(self, seed: int) -> Matrix:
         """The same matrix with its rows in an order drawn from `seed`; what is known already is carried along."""

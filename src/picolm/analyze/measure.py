@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from picolm.analyze.components.contract import Piece
-from picolm.analyze.matrix import Matrix, Product
+from picolm.analyze.matrix import Matrix
 from picolm.analyze.null import null_value
 from picolm.analyze.partners import Partners
 from picolm.analyze.plan import Measurement, Plan, View, canonical_json
@@ -116,8 +116,8 @@ class Result(NamedTuple):
     n: int | None = None
     dtype: str = ""
     estimator: str = ""
-    reason: str = ""
-    """Why there is no value."""
+    note: str = ""
+    """Why there is no value, or what to know about it."""
 
 
 def _measure_piece(task: Task, step: Step, partners: Partners) -> list[Row]:
@@ -150,16 +150,17 @@ def _apply(measurement: Measurement, matrix: Matrix, partner_of: Callable[[Measu
     metric = measurement.metric
     result = Result()
     try:
-        result = Result(n=_count(measurement, matrix), dtype=_stored_type(matrix), estimator=metric.estimator(matrix))
+        result = Result(n=_count(measurement, matrix), dtype=matrix.stored_type, estimator=metric.estimator(matrix))
         partner = partner_of(measurement)
-        return result._replace(value=metric.value(matrix, partner), null=null_value(metric, matrix, partner))
+        value = metric.value(matrix, partner)
+        return result._replace(value=value, null=null_value(metric, matrix, partner), note=metric.remark(matrix))
     except Undefined as reason:
-        return result._replace(reason=str(reason))
+        return result._replace(note=str(reason))
 
 
 def _row(measurement: Measurement, fingerprint: str, piece: Piece, step: Step, result: Result) -> Row:
     view = measurement.view
-    notes = [piece.note, *(step.notes.get(data_type, "") for data_type in view.component.reads), result.reason]
+    notes = [piece.note, *(step.notes.get(data_type, "") for data_type in view.component.reads), result.note]
     return Row(
         run=step.run,
         variant=step.variant,
@@ -183,11 +184,6 @@ def _row(measurement: Measurement, fingerprint: str, piece: Piece, step: Step, r
         note="; ".join(note for note in notes if note),
         fingerprint=fingerprint,
     )
-
-
-def _stored_type(matrix: Matrix) -> str:
-    stored = matrix.stored.left_MR if isinstance(matrix.stored, Product) else matrix.stored
-    return str(stored.dtype).removeprefix("torch.")
 
 
 def _count(measurement: Measurement, matrix: Matrix) -> int:

@@ -36,6 +36,8 @@ class Recorder:
         self.activations: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
         self.updates: dict[str, Tensor] = {}
+        self.update_ranks: dict[str, int] = {}
+        """Plain name -> largest rank its update can have, where training is of low rank."""
         self.frozen: dict[str, Tensor] = {}
         """Gradients of weights for which training computes none."""
         self.ov_gradients: dict[str, Tensor] = {}

@@ -74,6 +74,8 @@ def snapshot_info(
         "batch_tokens": sequences * (row_length - 1),
         "dtypes": {data_type: _dtypes(named) for data_type, named in recorder.tensors().items()},
     }
+    if recorder.update_ranks:
+        info["update_ranks"] = recorder.update_ranks
     if recorder.momentum:
         info["moments"] = MOMENT_MEANING
     if recorder.micro_batch_tokens:

@@ -92,6 +92,9 @@ class StepObservation:
     def observing_update(self) -> Iterator[None]:
         """Around the update: keeps what it changed, and the moments that made it."""
         recorder, parts = self._watching.train, self._parts
+        if recorder is not None:
+            limits = parts.method.update_ranks(parts.model)
+            recorder.update_ranks = {name: limits[name] for name in recorder.plan.tensor_names if name in limits}
         with nullcontext() if recorder is None else recorder.updates_of(parts.effective_tensors, parts.plain_tensors):
             yield
         if recorder is not None and recorder.plan.moments:

@@ -30,7 +30,14 @@ def simple(snapshot: Snapshot, data_type: str, *, layer_suffixes: tuple[str, ...
         layer, part = split_name(name)
         load = partial(tensors.__getitem__, name) if tensors else absent(tensors.reason)
         changes = data_type in ("gradients", "updates")
-        yield Piece(part, load, layer, beside=partial(read, snapshot, "weights", name) if changes else None)
+        beside = partial(read, snapshot, "weights", name) if changes else None
+        yield Piece(part, load, layer, beside=beside, note=_rank_note(snapshot, data_type, name))
+
+
+def _rank_note(snapshot: Snapshot, data_type: str, name: str) -> str:
+    """Says so where training could not have given an update full rank."""
+    limits = snapshot.info.get("update_ranks", {}) if data_type == "updates" else {}
+    return f"rank at most {limits[name]} by construction" if name in limits else ""
 
 
 def named_patterns(layer_suffixes: tuple[str, ...] | str, layout: Layout) -> tuple[str, ...]:

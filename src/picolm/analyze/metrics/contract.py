@@ -66,6 +66,8 @@ class Traits:
     """Name of the estimator, from the metric's options."""
     invariant: tuple[Symmetry, ...] = ()
     """What the value does not depend on, for any options; its conformance check tries it."""
+    remark: Callable[[Matrix], str] | None = None
+    """What a reader of the value must know about the matrix; becomes a note of the row. Empty: nothing."""
     version: str = "1"
     """Goes up when values change; rows of another version are computed again."""
 
@@ -94,6 +96,10 @@ class Metric:
             raise Undefined(f"the result is not finite: {value}")
         return value
 
+    def remark(self, matrix: Matrix) -> str:
+        """What a reader of the value must know."""
+        return "" if self.traits.remark is None else self.traits.remark(matrix)
+
     def estimator(self, matrix: Matrix) -> str:
         """How the number was arrived at."""
         if self.traits.estimator is not None:
@@ -111,12 +117,13 @@ def metric(
     partner: PartnerChoice = "last",
     estimator: Callable[..., str] | None = None,
     invariant: tuple[Symmetry, ...] = (),
+    remark: Callable[[Matrix], str] | None = None,
     version: str = "1",
 ) -> Callable[[F], F]:
     """Decorator that registers a metric under `name`; the function stays a plain function."""
 
     def add(function: F) -> F:
-        vars(function)["traits"] = Traits(needs, accepts, bounds, null, partner, estimator, invariant, version)
+        vars(function)["traits"] = Traits(needs, accepts, bounds, null, partner, estimator, invariant, remark, version)
         return METRICS.register(name)(function)
 
     return add

@@ -17,12 +17,26 @@ from picolm.base.errors import Undefined
 PARAMETER_LIKE = ("weights", "gradients", "updates", "first_order")
 
 
+def rank_remark(matrix: Matrix) -> str:
+    """Says so where the smallest singular values are rounding, and what the numerical rank is without them."""
+    size = matrix.singular_values_R.numel()
+    if matrix.is_product_of_fewer_columns:
+        return f"rank at most {matrix.inner_width} of {size} by construction"
+    if matrix.numerical_rank == size:
+        return ""
+    return (
+        f"numerical rank {matrix.numerical_rank} of {size} in {matrix.stored_type}: singular values below "
+        f"{matrix.rounding_floor:.1e} of the largest may be rounding"
+    )
+
+
 @metric(
     "per",
     needs="singular_values",
     accepts=PARAMETER_LIKE,
     bounds=(0.0, 1.0),
     null=per_of_noise,
+    remark=rank_remark,
     invariant=("scale", "permutation", "rotation", "transposition"),
 )
 def proportional_effective_rank(sigma_R: Tensor) -> float:
@@ -39,6 +53,7 @@ def proportional_effective_rank(sigma_R: Tensor) -> float:
     needs="singular_values",
     accepts=PARAMETER_LIKE,
     null=effective_rank_of_noise,
+    remark=rank_remark,
     invariant=("scale", "permutation", "rotation", "transposition"),
 )
 def effective_rank(sigma_R: Tensor) -> float:
@@ -82,6 +97,7 @@ def _stable_rank_of_noise(shape: tuple[int, int]) -> float:
     "stable_rank",
     needs="singular_values",
     null=_stable_rank_of_noise,
+    remark=rank_remark,
     invariant=("scale", "permutation", "rotation", "transposition"),
 )
 def stable_rank(sigma_R: Tensor) -> float:
@@ -121,6 +137,7 @@ def participation_ratio(matrix: Matrix, *, centred: bool = False) -> float:
     "condition_number",
     needs="decomposed",
     bounds=(1.0, float("inf")),
+    remark=rank_remark,
     invariant=("scale", "permutation", "rotation", "transposition"),
 )
 def condition_number(matrix: Matrix) -> float:
@@ -141,6 +158,7 @@ def condition_number(matrix: Matrix) -> float:
     "condition_number_above_tolerance",
     needs="decomposed",
     bounds=(1.0, float("inf")),
+    remark=rank_remark,
     invariant=("scale", "permutation", "rotation", "transposition"),
 )
 def condition_number_above_tolerance(matrix: Matrix) -> float:

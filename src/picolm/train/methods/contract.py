@@ -194,6 +194,13 @@ class TrainingMethod(abc.ABC):
         """
         return {}
 
+    def update_ranks(self, model: LanguageModel) -> Mapping[str, int]:
+        """Plain name -> largest rank that the next update of this tensor can have, if that is less than full.
+
+        Rows of an analysis say so, because a condition number or a share of directions means something else then.
+        """
+        return {}
+
     def flops_per_token(self, plain: float, model: LanguageModel, step: int) -> float:
         """Operations to train the language model on one token in this step; `plain`: those of plain training. Called often."""
         return plain

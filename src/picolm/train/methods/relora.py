@@ -230,9 +230,14 @@ class ReLoRA(TrainingMethod):
         """Ordinary linear layers that hold W + s B A."""
         return without_low_rank(model)
 
-    def frozen_modules(self, model: LanguageModel) -> Mapping[str, nn.Module]:
+    def frozen_modules(self, model: LanguageModel) -> Mapping[str, LowRankLinear]:
         """The targets, once they are frozen."""
         return {name: layer for name, layer in self._layers.items() if layer.low_rank}
+
+    def update_ranks(self, model: LanguageModel) -> Mapping[str, int]:
+        """Twice the rank: B' A' - B A = (B' - B) A' + B (A' - A)."""
+        limit = 2 * self._rank
+        return {name: limit for name, layer in self.frozen_modules(model).items() if limit < min(layer.weight.shape)}
 
     def flops_per_token(self, plain: float, model: LanguageModel, step: int) -> float:
         """No weight gradient of frozen weights, 2 each; forward and both gradients of A and B, 6 each."""
