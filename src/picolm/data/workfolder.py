@@ -24,7 +24,7 @@ def working_folder(out: Path, request: str) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
         with _only_one(work, out):
             marker = work / "request"
-            if not marker.is_file() or marker.read_text() != request:
+            if not marker.is_file() or marker.read_text(encoding="utf-8") != request:
                 for place in work.iterdir():
                     if place.is_dir():
                         shutil.rmtree(place)

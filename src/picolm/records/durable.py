@@ -22,7 +22,7 @@ def temporary_sibling(path: Path) -> Path:
 
 def flush_file(path: Path) -> None:
     """Return once the file's content is on the disk."""
-    with path.open("rb") as file:
+    with path.open("r+b" if os.name == "nt" else "rb") as file:  # Windows flushes only what is open for writing
         os.fsync(file.fileno())
 
 

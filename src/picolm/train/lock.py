@@ -125,7 +125,7 @@ def process_space() -> str:
     """A hash that two processes share if they see the same process numbers: same machine, start and container."""
     facts = [platform.node()]
     if Path("/proc/self/ns/pid").exists():
-        facts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+        facts += [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"), str(Path("/proc/self/ns/pid").readlink())]
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:16]
 
 
