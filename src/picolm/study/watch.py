@@ -21,8 +21,8 @@ class Watch:
     _files: dict[str, Path] = field(default_factory=dict)
     _offsets: dict[str, int] = field(default_factory=dict)
     _made: dict[str, int] = field(default_factory=dict)
-    _began: dict[str, float] = field(default_factory=dict)
-    _seconds: list[float] = field(default_factory=list)
+    _cpu_seconds: list[float] = field(default_factory=list)
+    """Of the runs that ended: how long they last on a busy machine says little about how they compare with a start."""
     _told: int = 0
 
     def follow(self, job: str, path: Path) -> None:
@@ -46,13 +46,12 @@ class Watch:
     def _take(self, event: dict[str, object]) -> None:
         run = str(event["run"])
         if event["event"] == "begin":
-            self._began[run] = time.monotonic()
             self.running.append(run)
         elif event["event"] == "step":
             self._made[run] = int(str(event["step"]))
         elif event["event"] == "end":
             self._made[run] = self.steps.get(run, 0)
-            self._seconds.append(time.monotonic() - self._began.get(run, time.monotonic()))
+            self._cpu_seconds.append(float(str(event["cpu_seconds"])))
             self.running = [other for other in self.running if other != run]
             self.ended_runs.append(run)
 
@@ -69,9 +68,9 @@ class Watch:
 
     def runs_per_job(self, waiting: int, slots: int, job_seconds: float, most: int) -> int:
         """How many runs the next process takes: one until it is known how long they last, then as many as are short."""
-        if not self._seconds:
+        if not self._cpu_seconds:
             return 1
-        fitting = int(job_seconds / max(statistics.median(self._seconds), 1e-3))
+        fitting = int(job_seconds / max(statistics.median(self._cpu_seconds), 1e-3))
         fair = -(-waiting // max(slots, 1))
         return max(1, min(fitting, fair, most))
 

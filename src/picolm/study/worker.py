@@ -63,10 +63,11 @@ def main(job_file: Path) -> int:
     directory = StudyDirectory(Path(job["study_folder"]), Path(job["definition"]))
     for cell in job["cells"]:
         observer = EventWriter(Path(job["events"]), cell["run"])
+        begun = time.process_time()
         observer.tell("begin")
         if not _run_cell(directory, job, cell, observer):
             return STOPPED_EXIT_CODE
-        observer.tell("end")
+        observer.tell("end", cpu_seconds=time.process_time() - begun)
     return 0
 
 
