@@ -94,7 +94,8 @@ def make_judgement(folder: Path, **changes: Any) -> Judgement:
     status = {(variant, seed): "missing" for variant in config.variants for seed in config.seeds.reserve} | options["status"]
     runs = Runs(config, folder, options["final"], curve=options["curve"], status=status)
     lock = lock_of(config) if locked else None
-    return judge(config, runs.cells(), lock, tampering=tampering, extend_command="pico study run studies/relora-merge-scale")
+    judged = judge(config, runs.cells(), lock, tampering=tampering)
+    return judged.model_copy(update={"extend_command": "pico study run studies/relora-merge-scale"})
 
 
 def hostile(payload: str, judgement: Judgement) -> Judgement:

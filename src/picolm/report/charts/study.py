@@ -68,8 +68,9 @@ def seed_effects(
     horizontal = altair.X("effect:Q", title=axis, scale=across, axis=altair.Axis(grid=True, **labels))
     upright = altair.Y("name:N", sort=order, title=None, axis=altair.Axis(ticks=False, domain=False, grid=False, labelLimit=170))
     shown = "exp" if factors else ""
-    layers: list[Any] = [*_regions(holds, extent), *_marks([0.0], "no difference", "reference")]
-    layers += _marks([place for place in thresholds if place], f"{threshold_name}\n ", "floor")
+    marked = [place for place in thresholds if place]
+    layers: list[Any] = [*_regions(holds, extent), *_marks([0.0], "" if marked else "no difference", "reference")]
+    layers += _marks(marked, threshold_name, "floor")
     layers += [*_span_layers(rows, upright, horizontal, shown), *_dots(seeds, upright, horizontal, shown)]
     chart = layered(*layers)
     chart.title = title
@@ -113,7 +114,7 @@ def _marks(places: Sequence[float], name: str, style: str) -> list[altair.Chart]
     if not places:
         return []
     base = altair.Chart(pandas.DataFrame({"value": places, "text": name})).encode(altair.X("value:Q"))
-    label = base.mark_text(style=f"{style}-label", align="center", baseline="bottom", lineBreak="\n")
+    label = base.mark_text(style=f"{style}-label", align="center", baseline="bottom")
     text = label.encode(y=altair.value(-4), text="text:N")
     return [base.mark_rule(style=style).encode(tooltip=altair.Tooltip("text:N", title="line")), text]
 
@@ -126,7 +127,10 @@ def _span_layers(rows: pandas.DataFrame, upright: altair.Y, horizontal: altair.X
     told = [altair.Tooltip("words:N", title=" "), *_numbers(("low", "high"), shown)]
     base = altair.Chart(_with_factors(rows, ("low", "high", "mean"), shown))
     bar = base.mark_rule(style="interval").encode(_at(horizontal, "low"), altair.X2("high:Q"), upright, tooltip=told)
-    point = base.transform_filter("isValid(datum.mean)").mark_point(style="mean", shape="diamond", filled=True)
+    known = _with_factors(rows.dropna(subset=["mean"]), ("low", "high", "mean"), shown)
+    if known.empty:
+        return [bar]
+    point = altair.Chart(known).mark_point(style="mean", shape="diamond", filled=True)
     return [bar, point.encode(_at(horizontal, "mean"), upright, tooltip=[*told, *_numbers(("mean",), shown)])]
 
 
@@ -135,10 +139,17 @@ def _dots(seeds: pandas.DataFrame, upright: altair.Y, horizontal: altair.X, show
 
     told = [altair.Tooltip("seed:N"), *_numbers(("effect",), shown), altair.Tooltip("note:N")]
     columns = [name for name in ("name", "seed", "effect", "note", "of", "versus") if name in seeds]
-    base = altair.Chart(_with_factors(seeds[columns], ("effect",), shown))
-    full = base.transform_filter("datum.note == ''").mark_point(style="seed-dot", filled=True)
-    hollow = base.transform_filter("datum.note != ''").mark_point(style="seed-dot", filled=False)
-    return [mark.encode(_at(horizontal, "effect"), upright, tooltip=told) for mark in (full, hollow)]
+    frame = _with_factors(seeds[columns], ("effect",), shown)
+    return [mark.encode(_at(horizontal, "effect"), upright, tooltip=told) for mark in _full_and_hollow(frame)]
+
+
+def _full_and_hollow(frame: pandas.DataFrame) -> list[altair.Chart]:
+    """Dots for the rows without a note, hollow ones for those with; neither where there is none."""
+    import altair
+
+    noted = frame["note"] != ""
+    parts = [(frame[~noted], True), (frame[noted], False)]
+    return [altair.Chart(part).mark_point(style="seed-dot", filled=filled) for part, filled in parts if len(part)]
 
 
 def _at(axis: altair.X, field: str) -> altair.X:
@@ -192,12 +203,13 @@ def paired_seeds(
     base = altair.Chart(frame)
     means = frame.groupby("variant", sort=False)["value"].mean().reset_index()
     mean = altair.Chart(means).mark_tick(style="variant-mean")
-    full = base.transform_filter("datum.note == ''").mark_point(style="seed-dot", filled=True)
-    hollow = base.transform_filter("datum.note != ''").mark_point(style="seed-dot", filled=False)
     chart = layered(
         base.mark_line(style="pair").encode(horizontal, vertical, altair.Detail("seed:N"), tooltip=told[1:2]),
         mean.encode(horizontal, vertical, color, tooltip=[told[0], altair.Tooltip("value:Q", title="mean", format=".5~g")]),
-        *(mark.encode(horizontal, vertical, color, tooltip=[*told, altair.Tooltip("note:N")]) for mark in (full, hollow)),
+        *(
+            mark.encode(horizontal, vertical, color, tooltip=[*told, altair.Tooltip("note:N")])
+            for mark in _full_and_hollow(frame)
+        ),
     )
     chart.title = title
     return chart

@@ -95,9 +95,10 @@ def headlines(judgement: Judgement) -> Sequence[Headline]:
         if adjusted is not None:
             limit = f"at most {wording.number(primary.tests.threshold)} needed; floor {wording.number(primary.tests.p_floor)}"
             found.append(Headline(f"adjusted p, {primary.name}", wording.p_value(adjusted), limit))
-    passed = [check.passed for check in judgement.checks]
-    failed = passed.count(False)
-    found.append(Headline("checks", f"{failed} failed" if failed else "all passed", f"{len(passed) - failed} of {len(passed)}"))
+    failed, count = [check.passed for check in judgement.checks].count(False), len(judgement.checks)
+    found.append(
+        Headline("checks", f"{failed} failed" if failed else f"{count} of {count}", f"of {count}" if failed else "passed")
+    )
     return found
 
 
