@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
-OWN_TARGETS := browser interop demo crash power slurm
+OWN_TARGETS := browser interop demo crash power slurm docs install
 
-.PHONY: demo test lint test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures clean
+.PHONY: demo test lint docs test-docs test-install test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -20,6 +20,20 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation site, offline, without warnings: docs/_build/html/index.html
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+# The site, and every code block of the README, the documentation and the notebooks.
+test-docs: docs
+	$(BIN)/pytest tests/docs
+
+# The package as others install it: a wheel in an environment of its own, without the repository and without extras.
+test-install: $(STAMP)
+	$(BIN)/python tests/install/make_environment.py
+	$(BIN)/pytest tests/install
 
 # The README's first command as a newcomer runs it, with what it must have done: about five minutes.
 test-demo: $(STAMP)
