@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
 OWN_TARGETS := browser interop demo crash power slurm docs install
 
-.PHONY: demo test lint docs test-docs test-install test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures clean
+.PHONY: demo test lint docs test-docs test-install test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures schemas clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -76,6 +76,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
+
+# What editors complete and check YAML with; a test holds the shipped files to the settings in the code.
+schemas: $(STAMP)
+	$(BIN)/python -m picolm.schemas
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

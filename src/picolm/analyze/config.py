@@ -6,14 +6,15 @@ beside `metrics` and every metric that has none of its own is applied to all of 
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
-from picolm.base.config import Settings, parse_settings, parse_yaml, read_yaml
+from picolm.base.config import AlsoWritten, Settings, parse_settings, parse_yaml, read_yaml
 from picolm.base.errors import PicoError, suggestion
 
 Split = Literal["train", "val"]
@@ -41,6 +42,16 @@ class Spec(Settings):
     """Something named with its options: the name may be given as `name`, as the original's key, or alone as text."""
 
     model_config = pydantic.ConfigDict(extra="allow")
+    short_forms = (
+        {"type": "string"},
+        {
+            "type": "object",
+            "maxProperties": 1,
+            "additionalProperties": {"type": ["object", "null"]},
+            "not": {"required": ["name"]},
+        },
+        {"type": "object", "anyOf": [{"required": ["metric_name"]}, {"required": ["component_name"]}]},
+    )
 
     name: str
     """Short name, entry point, `module:object` or `./file.py:object`."""
@@ -75,7 +86,7 @@ def _named(value: Any, original_key: str) -> Any:
 class ComponentSpec(Spec):
     """One component: what is cut out of the snapshots."""
 
-    data_type: tuple[DataType, ...] = ("weights",)
+    data_type: Annotated[tuple[DataType, ...], AlsoWritten({"enum": list(typing.get_args(DataType))})] = ("weights",)
     """weights, activations, gradients, updates or first_order; or a list of them."""
 
     data_split: Split | None = None
@@ -173,7 +184,7 @@ class AnalysisConfig(Settings):
     analysis_name: str
     """Name of the folder below `analysis/` of the run that receives the rows."""
 
-    steps: tuple[pydantic.NonNegativeInt, ...] | StepRange | None = None
+    steps: Annotated[tuple[pydantic.NonNegativeInt, ...] | StepRange | None, AlsoWritten({"const": "all"})] = None
     """Steps as a list or as `{start, end, step}`; null or `all`: every step that has a checkpoint."""
 
     metrics: tuple[MetricSpec, ...]

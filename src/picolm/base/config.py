@@ -13,9 +13,10 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
+import pydantic_core
 import yaml
 from pydantic.fields import FieldInfo
 
@@ -34,6 +35,19 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
+    short_forms: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """What may be written in place of the mapping, as JSON schemas: for editors, which know nothing of validators."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of the mapping, and of its short forms beside it."""
+        whole = handler.resolve_ref_schema(handler(core_schema))
+        if not cls.short_forms:
+            return whole
+        return {"title": cls.__name__, "anyOf": [*cls.short_forms, {"title": f"{cls.__name__} in full", **whole}]}
+
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _booleans_stay_booleans(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
@@ -46,6 +60,19 @@ class Settings(pydantic.BaseModel):
         if not isinstance(value, bool) and kinds - {type(None)} == {bool} and value is not None:
             raise ValueError(f"`{value}` is not a boolean: write true or false")
         return value
+
+
+class AlsoWritten:
+    """Marks a field that may also be written in other forms, each a JSON schema: editors know nothing of validators."""
+
+    def __init__(self, *forms: dict[str, Any]) -> None:
+        self.forms = forms
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: pydantic_core.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema of the field, and of its other forms beside it."""
+        return {"anyOf": [*self.forms, handler(core_schema)]}
 
 
 S = TypeVar("S", bound=Settings)

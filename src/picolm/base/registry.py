@@ -155,6 +155,7 @@ class Named(Settings):
     """A thing named in YAML with its options: `per` or `{name: norm, norm_type: nuclear}`."""
 
     model_config = pydantic.ConfigDict(extra="allow")
+    short_forms = ({"type": "string"},)
 
     name: str
     """Short name, entry point, `module:object` or `./file.py:object`."""

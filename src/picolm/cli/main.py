@@ -42,6 +42,10 @@ VERBS = {
     "hub": Verb(SHARE, "Publish runs on the Hugging Face Hub, take them back, and prove a published series."),
     "list": Verb(EXTEND, "Say what can be named in YAML: each name with its sentence, its options and where it comes from."),
     "check": Verb(EXTEND, "Examine an extension: what its contract promises, which of it holds, and why it matters."),
+    "schema": Verb(
+        EXTEND,
+        "Write the JSON schema of a file, for an editor that completes and checks it: training, analysis, study or report.",
+    ),
 }
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import pydantic
 from pydantic import PositiveFloat, PositiveInt
 
-from picolm.base.config import OPERATIONAL, Settings
+from picolm.base.config import OPERATIONAL, AlsoWritten, Settings
 from picolm.base.errors import PicoError
 from picolm.base.registry import Named, Registry, checked_options
 from picolm.records.evaluation import Score
@@ -131,7 +131,9 @@ class PalomaSection(Settings):
 class EvaluationConfig(Settings):
     """`evaluation`: what is measured at every checkpoint. Observes only, so all of it may change under an existing run."""
 
-    metrics: Annotated[tuple[EvaluationEntry, ...] | None, OPERATIONAL] = (EvaluationEntry(name="paloma"),)
+    metrics: Annotated[tuple[EvaluationEntry, ...] | None, OPERATIONAL, AlsoWritten({"type": "string"}, {"type": "object"})] = (
+        EvaluationEntry(name="paloma"),
+    )
     """Evaluations by name, with options: `[perplexity, {name: blimp, limit: 100}, ./mine.py:score]`. Null: none."""
 
     paloma: PalomaSection = PalomaSection()

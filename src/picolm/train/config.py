@@ -30,6 +30,8 @@ M = TypeVar("M", bound=ModelConfig)
 class SeedsConfig(Settings):
     """`training.seeds`: one named stream of random numbers per purpose. A single number sets all of them."""
 
+    short_forms = ({"type": "integer", "minimum": 0},)
+
     init: NonNegativeInt = 42
     """Seed of the initial weights."""
     data: NonNegativeInt = 42
