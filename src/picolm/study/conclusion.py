@@ -57,11 +57,12 @@ def _amount(found: PredictionJudgement) -> str:
     """The effect in words: on ratios the factor."""
     assert found.mean is not None
     interval = found.intervals[0] if found.intervals else None
+    turned = found.direction not in ("", "either")
     if found.scale == "log ratio":
-        shown, name = [math.exp(found.mean)], "the factor is"
+        shown, name = [math.exp(found.mean)], "as predicted the factor is" if turned else "the factor is"
         bounds = [] if interval is None else [math.exp(value) for value in (interval.low, interval.high) if value is not None]
     else:
-        shown, name = [found.mean], "in the predicted direction the mean is"
+        shown, name = [found.mean], "in the predicted direction the mean is" if turned else "the mean difference is"
         bounds = [] if interval is None else [value for value in (interval.low, interval.high) if value is not None]
     between = (
         f" ({100 * interval.level:.3g}% interval {bounds[0]:.3g} to {bounds[1]:.3g})" if interval and len(bounds) == 2 else ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from picolm.study.config import StudyConfig
 from picolm.study.judgement import Interval, LeftOut, Planning, PredictionJudgement, Probability, SeedEffect, Tests, Verdict
-from picolm.study.predictions.contract import Evidence, Sides, kind_of
+from picolm.study.predictions.contract import Evidence, PowerModel, Sides, kind_of
 from picolm.study.predictions.pairs import label_of
 from picolm.study.spec_predictions import PredictionConfig, measures_of, variants_of
 from picolm.study.statistics import paired, power
@@ -185,18 +185,17 @@ def _planning(context: Context, evidence: Evidence) -> Planning:
         minimum_detectable=smallest if math.isfinite(smallest) else None,
         seeds_needed=needed,
         fits_budget=fits,
-        sentence=_planning_sentence(model.expect is not None, needed, declared),
+        sentence=_planning_sentence(model, needed, declared),
     )
 
 
-def _planning_sentence(expected: bool, needed: int | None, declared: int) -> str:
-    if not expected:
+def _planning_sentence(model: PowerModel, needed: int | None, declared: int) -> str:
+    if model.expect is None:
         return "no expected effect was declared, so the number of seeds needed is unknown"
     if needed is None:
-        return "not resolvable: even 1,000 seeds would not find the declared effect four times in five"
-    if needed <= declared:
-        return f"{needed} seeds find the declared effect four times in five; {declared} are declared"
-    return f"{needed} seeds would find the declared effect four times in five; {declared} are declared, which is too few"
+        return f"not resolvable: even 1,000 seeds would not {model.goal} four times in five"
+    enough = "enough" if needed <= declared else "too few"
+    return f"{needed} seeds {model.goal} four times in five; {declared} are declared, which is {enough}"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def judge(
     looks = reached_looks(data)
     material = Material(study, data, cells, seeds)
     rows = parity_rows(material)
-    checks = [_missing_check(data), *_tampering_check(tampering), parity_check(rows), *run_checks(material)]
+    checks = [_missing_check(data), _tampering_check(tampering), parity_check(rows), *run_checks(material)]
     confirmatory = study.mode == "confirmatory" and lock is not None and lock.mode == "confirmatory"
     valid = all(check.passed is not False for check in checks)
     context = Context(
@@ -187,7 +187,7 @@ def _missing_check(data: Measured) -> CheckResult:
     study = data.study
     declared = study.seeds.confirm
     crashed = [seed for seed in declared if not data.ended(seed) and _crashed(data, seed)]
-    diverged = [seed for seed in declared if data.diverged(seed)]
+    diverged = [seed for seed in (*declared, *study.seeds.reserve) if data.diverged(seed)]
     lost = crashed if study.failures.crashed == "count_as_missing" else []
     problems = []
     if len(lost) > study.failures.max_missing:
@@ -206,13 +206,10 @@ def _listed(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def _tampering_check(tampering: Sequence[str]) -> list[CheckResult]:
-    sentence = (
-        f"{len(tampering)} things were changed afterwards"
-        if tampering
-        else "nothing was changed after it was locked or had ended"
-    )
-    return [CheckResult(name="tampering", kind="tamper", passed=not tampering, sentence=sentence, details=tuple(tampering))]
+def _tampering_check(tampering: Sequence[str]) -> CheckResult:
+    more = f"; and {len(tampering) - 1} more" if len(tampering) > 1 else ""
+    sentence = f"{tampering[0]}{more}" if tampering else "nothing was changed after it was locked or had ended"
+    return CheckResult(name="tampering", kind="tamper", passed=not tampering, sentence=sentence, details=tuple(tampering))
 
 
 def _noise(material: Material) -> dict[str, float]:
@@ -250,39 +247,31 @@ def _variants(study: StudyConfig, lock: StudyLock | None, material: Material) ->
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Counting:
-    """How each rule counts a run that did not end well."""
-
-    diverged: dict[str, str]
-    crashed: dict[str, str]
-
-
-_COUNTED = _Counting(
-    diverged={
-        "worst_rank": "counts as the worst of all",
-        "drop_seed": "its seed is left out in every variant",
-        "invalid": "makes the study invalid",
-    },
-    crashed={"rerun_same_seed": "to be run again", "count_as_missing": "its seed is missing"},
-)
+_COUNTED: dict[str, str] = {
+    "worst_rank": "counts as the worst of all",
+    "drop_seed": "its seed is left out in every variant",
+    "invalid": "makes the study invalid",
+    "rerun_same_seed": "to be run again",
+    "count_as_missing": "its seed is missing",
+}
+"""How each rule of `failures` counts a run that did not end well."""
 
 
 def _outcomes(study: StudyConfig, data: Measured) -> list[RunOutcome]:
-    found = []
-    for (variant, seed), run in data.runs.items():
-        cell = run.cell
-        if cell.status == "complete" or (cell.status == "missing" and cell.phase == "reserve"):
-            continue
-        counted = {
-            "diverged": _COUNTED.diverged[study.failures.diverged],
-            "crashed": _COUNTED.crashed[study.failures.crashed],
-            "missing": "still to come",
-        }[cell.status]
-        found.append(
-            RunOutcome(variant=variant, seed=seed, phase=cell.phase, outcome=cell.status, counted_as=counted, note=cell.reason)
+    """Runs that diverged or crashed; what has not been run yet is no failure."""
+    rules = {"diverged": study.failures.diverged, "crashed": study.failures.crashed}
+    return [
+        RunOutcome(
+            variant=variant,
+            seed=seed,
+            phase=run.cell.phase,
+            outcome=run.cell.status,
+            counted_as=_COUNTED[rules[run.cell.status]],
+            note=run.cell.reason,
         )
-    return found
+        for (variant, seed), run in data.runs.items()
+        if run.cell.status in ("diverged", "crashed")
+    ]
 
 
 def _deviations(study: StudyConfig, lock: StudyLock | None) -> tuple[str, ...]:

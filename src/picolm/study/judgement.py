@@ -227,7 +227,7 @@ class RunOutcome(Record):
     variant: str
     seed: int
     phase: str
-    outcome: Literal["diverged", "crashed", "missing", "unfinished"]
+    outcome: Literal["diverged", "crashed"]
     counted_as: str
     """`worst`, `left out with its pair`, ..."""
     note: str = ""

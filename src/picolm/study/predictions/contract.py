@@ -59,6 +59,10 @@ class PowerModel(Protocol):
     def expect(self) -> float | None:
         """What is expected, on the effect's scale."""
 
+    @property
+    def goal(self) -> str:
+        """What enough seeds do, in words."""
+
     def power(self, deviation: float, seeds: int, alpha: float) -> float | None:
         """Power for what is expected; None if nothing is. `deviation`: standard deviation of the paired differences."""
 
@@ -76,6 +80,7 @@ class EffectPower:
     at_least: float
     expect: float | None
     sides: int = 1
+    goal: str = "find the declared effect"
 
     def power(self, deviation: float, seeds: int, alpha: float) -> float | None:
         if self.expect is None:
@@ -97,6 +102,7 @@ class MarginPower:
 
     margin: float
     expect: float | None = 0.0
+    goal: str = "show that two equal variants are equivalent"
 
     def power(self, deviation: float, seeds: int, alpha: float) -> float | None:
         return power.power_of_equivalence(_ratio(self.margin, deviation), seeds, alpha)

@@ -77,7 +77,7 @@ class NonInferiority(PredictionKind[NonInferiorityPrediction]):
         return replace(evidence, margin=margin, refuted_word="worse by more than the margin", scale=_scale(prediction))
 
     def power_model(self, prediction: NonInferiorityPrediction) -> PowerModel:
-        return EffectPower(-_margin_of(prediction), 0.0)
+        return EffectPower(-_margin_of(prediction), 0.0, goal="show that two equal variants are not worse")
 
 
 def _scale(prediction: _Config) -> Scale:
