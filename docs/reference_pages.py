@@ -13,7 +13,6 @@ import click
 import yaml
 from typer.testing import CliRunner
 
-import picolm
 from picolm.analyze.components.contract import COMPONENTS
 from picolm.analyze.config import AnalysisConfig
 from picolm.analyze.metrics.contract import METRICS
@@ -132,8 +131,8 @@ def _cell(text: str) -> str:
 
 
 def _names_page() -> str:
-    lines = ["# What can be named", "", "Each of these is named in YAML by its short name; one of your own as `./mine.py:thing`,", ""]
-    lines[-2] += " `package.module:thing` or by the entry point of an installed package. `pico list SORT` prints the same."
+    own = "one of your own as `./mine.py:thing`, `package.module:thing` or by the entry point of an installed package"
+    lines = ["# What can be named", "", f"By its short name in YAML; {own}. `pico list SORT` prints the same.", ""]
     for title, (place, registry) in SORTS.items():
         lines += [f"## {title}", "", f"Named in: `{place}`. Entry points: `{registry.entry_point_group}`.", ""]
         for entry in registry.entries():
