@@ -87,12 +87,11 @@ def sync(
 def _publish(outbox: Outbox, onto: str | None) -> None:
     from picolm.cli.console import say, say_next
     from picolm.hub.client import connect, require_token
-    from picolm.hub.patience import Patience
+    from picolm.hub.patience import patience_of_a_person
     from picolm.hub.sync import Uploader
 
     require_token()
-    patience = Patience(attempts=8, before_wait=lambda reason, seconds: say(f"{reason}; trying again in {seconds:.0f} s"))
-    uploader = Uploader(outbox, connect(), patience, say, onto)
+    uploader = Uploader(outbox, connect(), patience_of_a_person(say), say, onto)
     count = uploader.publish_waiting()
     results = uploader.publish_results()
     uploader.publish_page()
@@ -173,7 +172,7 @@ def verify(
 
     from picolm.cli.console import say
     from picolm.hub.client import connect
-    from picolm.hub.patience import Patience
+    from picolm.hub.patience import patience_of_a_person
     from picolm.hub.survey import find_series, split_address
     from picolm.hub.verify import compare_with_report, compare_with_run
     from picolm.records import durable
@@ -181,7 +180,7 @@ def verify(
 
     repo_id, revision = split_address(repository)
     local = None if run is None else open_run_directory(run)
-    api, patience = connect(), Patience(attempts=8, before_wait=lambda reason, seconds: say(f"{reason}; trying again"))
+    api, patience = connect(), patience_of_a_person(say)
     found = patience.call(repo_id, lambda: find_series(api, repo_id, revision))
     reports = []
     for series in found:

@@ -56,6 +56,11 @@ class Patience:
             self._sleep(seconds)
 
 
+def patience_of_a_person(say: Callable[[str], None]) -> Patience:
+    """That of somebody who waits for a command: some minutes, and each wait is said."""
+    return Patience(attempts=8, before_wait=lambda reason, seconds: say(f"{reason}; trying again in {seconds:.0f} s"))
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what it came from."""
     seen: set[int] = set()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from picolm.base.errors import PicoError
 from picolm.hub.fetch import Fetcher, staging_beside
 from picolm.hub.names import DATA_ENDINGS, check_paths
-from picolm.hub.patience import Patience
+from picolm.hub.patience import Patience, patience_of_a_person
 from picolm.hub.remote import read_index
 from picolm.hub.series import INDEX_NAME, FileHash, Index
 from picolm.hub.survey import RemoteSeries, RemoteStep, find_series, one_series, split_address
@@ -76,7 +76,7 @@ def pull_address(
     from picolm.hub.client import connect
 
     repo_id, revision = split_address(address)
-    api, patience = connect(), Patience(attempts=8, before_wait=lambda reason, seconds: say(f"{reason}; trying again"))
+    api, patience = connect(), patience_of_a_person(say)
     series, step = one_series(patience.call(repo_id, lambda: find_series(api, repo_id, revision)), repo_id, revision)
     place = out or Path("runs", series.name.strip("-_/") or repo_id.split("/")[1])
     return Puller(api, patience, say).pull(series, place, choose(series, step)), series
