@@ -143,3 +143,17 @@ components:
     rows = picolm.open_run(run).rows("per")
     measured = rows[rows["value"].notna()].groupby(["step", "data_type", "split"]).size()
     assert len(measured) == 9 * 3
+
+
+def test_a_compiled_run_trains_on_the_same_episodes_and_resumes_bit_for_bit(make_config: ConfigMaker):
+    small = {"n_layers": 1}
+    training = {"method": SHARED, "max_steps": 5}
+    eager = run_training(make_config("eager", training=training, model=small), Recording()).run
+    compiled = {**training, "compile": True, "deterministic": True}
+    whole = run_training(make_config("whole", training=compiled, model=small), Recording()).run
+    run_training(make_config("parts", training=compiled, model=small), Recording(stop_at=3))
+    parts = run_training(make_config("parts", training=compiled, model=small), Recording()).run
+    assert all_equal(weights(whole, 5), weights(parts, 5))
+    for first, second in zip(series(eager), series(whole), strict=True):
+        for name in ("loss", "query_loss_after", "support_loss_after", "gradient_norm"):
+            assert second[name] == (None if first[name] is None else pytest.approx(first[name], rel=1e-4))
