@@ -139,8 +139,9 @@ def attend(
         key_BGSK, value_BGSK = cache.extend(layer, key_BGSK, value_BGSK)
     # One query may see every key, so only several of them need the causal order.
     is_causal = mask_B1TS is None and query_BHTK.shape[2] > 1
+    grouped = query_BHTK.shape[1] != key_BGSK.shape[1]
     mixed_BHTK = F.scaled_dot_product_attention(
-        query_BHTK, key_BGSK, value_BGSK, attn_mask=mask_B1TS, is_causal=is_causal, enable_gqa=True
+        query_BHTK, key_BGSK, value_BGSK, attn_mask=mask_B1TS, is_causal=is_causal, enable_gqa=grouped
     )
     return mixed_BHTK.transpose(1, 2).flatten(-2)
 
