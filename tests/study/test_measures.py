@@ -164,5 +164,19 @@ def test_only_seeds_that_ended_in_every_variant_count(tmp_path):
 def test_a_run_folder_that_is_empty_is_an_error_and_not_a_nought(tmp_path):
     config = study()
     cell = Cell("plain", 11, "confirm", RunDirectory(tmp_path / "none"), (), "", "", status="complete")
+    data = measured(config.model_copy(update={"measures": {"l": MeasureConfig(series="train.loss")}}), [cell])
     with pytest.raises(PicoError, match=r"train\.loss"):
-        measured(config.model_copy(update={"measures": {"l": MeasureConfig(series="train.loss")}}), [cell])
+        data.reduced("l", "plain", 11)
+
+
+def test_a_series_that_only_one_variant_logs_gives_the_others_no_number_and_a_reason(tmp_path):
+    config = study(measures={"final": {"series": "train.loss"}, "merges": {"series": "train.merged"}})
+    logs = {"treated": {"merged": [0.0, 1.0, 0.0, 1.0]}, "plain": {}}
+    cells = Runs(config, tmp_path, losses_apart(0.1), columns=lambda variant, seed: logs[variant]).cells()
+    data = measured(config, cells)
+    assert data.reduced("merges", "treated", 11).value == 1.0
+    table = measure_table(config, cells)
+    note = table[(table.variant == "plain") & (table.measure == "merges")].note.iloc[0]
+    assert "there is no column `merged` in its log; there is loss, step_seconds" in note
+    with pytest.raises(PicoError, match="no column `merged`"):
+        data.reduced("merges", "plain", 11)

@@ -228,8 +228,7 @@ def noise_values(check: NoiseFloorCheck, material: Material) -> tuple[list[float
         runs, phase = [measure_run(material.study, cell, (check.measure,)) for cell in tuning], "tuning"
     else:
         runs, phase = material.runs((check.variant,)), "confirmation"
-    found = (run.reduced[check.measure].value for run in runs)
-    return [value for value in found if value is not None and math.isfinite(value)], phase
+    return [value for run in runs if math.isfinite(value := _value(run, check.measure))], phase
 
 
 @_kind(PositiveControlCheck)
@@ -284,9 +283,14 @@ def _reference(material: Material, variant: str, seed: int) -> Cell | None:
 
 
 def _number(study: StudyConfig, cell: Cell, measure: str) -> float:
-    found = measure_run(study, cell, (measure,)).reduced[measure]
+    return _value(measure_run(study, cell, (measure,)), measure)
+
+
+def _value(run: MeasuredRun, measure: str) -> float:
+    """The measure of a run; PicoError says why it has none."""
+    found = run.reduced[measure]
     if found.value is None:
-        raise PicoError(f"{cell.run.path}: {measure} has no value: {found.note}", "mend the measure, or the run")
+        raise PicoError(f"{run.cell.run.path}: {measure} has no value: {found.note}", "mend the measure, or the run")
     return found.value
 
 
@@ -303,7 +307,7 @@ class HeadroomGate(CheckKind[HeadroomCheck]):
             return _nothing_yet(name, check.kind)
         bound = _bound_of(check, runs[0].files)
         means = {
-            variant: float(np.mean([run.reduced[check.measure].value for run in runs if run.cell.variant == variant]))
+            variant: float(np.mean([_value(run, check.measure) for run in runs if run.cell.variant == variant]))
             for variant in {run.cell.variant for run in runs}
         }
         lower = study.measures[check.measure].better == "lower"

@@ -62,13 +62,23 @@ class Measured:
 
 
 def measure_run(study: StudyConfig, cell: Cell, measures: Sequence[str]) -> MeasuredRun:
-    """The given measures of one run, if it ended. In a diverged run every number counts as the worst there is."""
+    """The given measures of one run, if it ended. In a diverged run every number counts as the worst there is.
+
+    A series that the run does not have, such as one that only another variant's method logs, gives no number, with the reason.
+    """
     files = RunFiles(cell.run)
     if cell.status == "complete":
-        return MeasuredRun(cell, files, {name: reduce_measure(study.measures[name], files) for name in measures})
+        return MeasuredRun(cell, files, {name: _reduced(study, name, files) for name in measures})
     if cell.status == "diverged":
         return MeasuredRun(cell, files, {name: _worst(study, name) for name in measures})
     return MeasuredRun(cell, files)
+
+
+def _reduced(study: StudyConfig, measure: str, files: RunFiles) -> Reduced:
+    try:
+        return reduce_measure(study.measures[measure], files)
+    except PicoError as error:
+        return Reduced(None, note=f"{error.message} ({error.hint})" if error.hint else error.message)
 
 
 def _worst(study: StudyConfig, measure: str) -> Reduced:
