@@ -90,7 +90,7 @@ class NonInferiorityPrediction(Pair):
 
 
 class OrderPrediction(Prediction):
-    """The measure rises (falls) from each variant to the next in the list. Page's trend test over seeds."""
+    """The measure rises (falls) from each variant to the next in the list. Every step must hold; Page's test is told beside."""
 
     kind: Literal["order"]
     """order"""
