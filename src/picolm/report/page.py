@@ -70,7 +70,10 @@ def make_report(
 
 def read_chosen(chosen: Chosen, *, group_by: str | None = None) -> ReportData:
     """The tables of what was chosen; of a study also what was found."""
-    study = None if chosen.study is None else StudyOfRuns(chosen.study.name, _shown(chosen.judgement()))
+    judgement = _shown(chosen.judgement())
+    study = None
+    if chosen.study is not None:
+        study = StudyOfRuns(chosen.study.name if judgement is None else judgement.study, judgement)
     return read_report_data(chosen.runs, group_by=group_by, study=study)
 
 

@@ -144,12 +144,18 @@ def progress_tooltip(progress: Progress) -> list[altair.Tooltip]:
     return [altair.Tooltip(f"{name}:Q", title=name, format=",d") for name in known]
 
 
-def reference_layers(value: float, name: str) -> list[altair.Chart]:
-    """A dotted line at a value, with its name at the right end."""
-    import altair
+def reference_frame(value: float, name: str) -> pandas.DataFrame:
+    """The data of `reference_layers`."""
     import pandas
 
-    base = altair.Chart(pandas.DataFrame({"value": [value], "text": [name]})).encode(altair.Y("value:Q"))
+    return pandas.DataFrame({"value": [value], "text": [name]})
+
+
+def reference_layers(frame: Any) -> list[altair.Chart]:
+    """A dotted line at a value, with its name at the right end. `frame`: from `reference_frame`; undefined in a template."""
+    import altair
+
+    base = altair.Chart(frame).encode(altair.Y("value:Q"))
     label = base.mark_text(style="reference-label", align="right", baseline="top", dy=4)
     return [base.mark_rule(style="reference"), label.encode(x=altair.value("width"), text="text:N")]
 

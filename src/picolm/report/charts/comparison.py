@@ -19,6 +19,7 @@ from picolm.report.charts.axes import (
     progress_axis,
     progress_of,
     progress_tooltip,
+    reference_frame,
     reference_layers,
     value_axis,
     wants_log,
@@ -91,8 +92,9 @@ def runs_over_time(
     progress = progress if across is None else progress._replace(title=across)
     runs = binned(kept, column, progress, by=("series", "run"), points=points).rename(columns={column: "value"})
     means = over_runs(runs, "value", progress)
-    shape = _shape(runs, means, progress, logarithmic)._replace(reference=reference, shares=shares)
-    return filled(_template(shape), means, title=title, layer_data={0: runs})
+    shape = _shape(runs, means, progress, logarithmic)._replace(has_reference=reference is not None, shares=shares)
+    line = {} if reference is None else dict.fromkeys((1, 2), reference_frame(*reference))
+    return filled(_template(shape), means, title=title, layer_data={0: runs, **line})
 
 
 def layers_of_runs(rows: pandas.DataFrame, *, title: str) -> altair.LayerChart:
@@ -122,7 +124,7 @@ class Shape(NamedTuple):
     dots: bool
     focus: bool = False
     """Whether the parameter `focus_layer` chooses the rows."""
-    reference: Reference | None = None
+    has_reference: bool = False
     shares: bool = False
     """Whether values are written in percent."""
 
@@ -159,8 +161,8 @@ def _template(shape: Shape) -> altair.LayerChart:
         base = base.transform_filter("datum.layer == focus_layer")
     faint = base.mark_line(style="faint", opacity=0.45 if shape.several else 0.0)
     layers = [faint.encode(horizontal, vertical, color, altair.Detail("run:N"), tooltip=single)]
-    if shape.reference is not None:
-        layers += reference_layers(*shape.reference)
+    if shape.has_reference:
+        layers += reference_layers(altair.Undefined)
     if shape.several:
         band = base.mark_area(style="band")
         layers.append(band.encode(horizontal, band_axis("low", None, logarithmic=use_log), altair.Y2("high:Q"), color))

@@ -13,6 +13,7 @@ from picolm.report.charts.axes import (
     progress_axis,
     progress_of,
     progress_tooltip,
+    reference_frame,
     reference_layers,
     value_axis,
     wants_log,
@@ -61,7 +62,7 @@ def scores_over_time(scores: pandas.DataFrame, *, measure: str, title: str = "")
         *(altair.Tooltip("low:Q", title="95 % from", format=".4~f"), altair.Tooltip("high:Q", title="to", format=".4~f")),
     ]
     baselines = pandas.to_numeric(frame["baseline"], errors="coerce").dropna().unique()
-    layers = reference_layers(float(baselines[0]), "chance") if len(baselines) == 1 else []
+    layers = reference_layers(reference_frame(float(baselines[0]), "chance")) if len(baselines) == 1 else []
     if groups:
         color = altair.Color("group:N", scale=altair.Scale(domain=groups), title=None)
         base = altair.Chart(parts)

@@ -63,12 +63,11 @@ def parity(judgement: Judgement) -> Panel:
 def curves(judgement: Judgement) -> Panel:
     """Every curve that was measured, over tokens: means with bands, and every seed."""
     labels = {found.measure: found.label for found in judgement.predictions}
-    names = {variant.name: variant.label for variant in judgement.variants}
     figures = []
     for measure in dict.fromkeys(curve.measure for curve in judgement.curves):
         pieces = [
             along(curve.x_name, pandas.DataFrame({"x": curve.x, "value": curve.y})).assign(
-                series=names.get(curve.variant, curve.variant), run=f"{curve.variant}, seed {curve.seed}", seed=curve.seed
+                series=curve.variant, run=f"{curve.variant}, seed {curve.seed}", seed=curve.seed
             )
             for curve in judgement.curves
             if curve.measure == measure and curve.phase in ("confirm", "reserve")

@@ -116,7 +116,8 @@ def _effects_figure(found: PredictionJudgement) -> Figure:
     if found.outliers:
         caption += f" Far from the others: {', '.join(f'seed {seed}' for seed in found.outliers)}."
     numbers = pandas.concat([effects.assign(name="seed"), spans], ignore_index=True)
-    return Figure(f"{found.name}-effects", "Effect by seed", chart, numbers, caption, size="medium", height=40 + 24 * rows)
+    title = f"{found.name}: effect by seed"
+    return Figure(f"{found.name}-effects", title, chart, numbers, caption, size="medium", height=40 + 24 * rows)
 
 
 def _axis_title(found: PredictionJudgement) -> str:
@@ -160,6 +161,8 @@ def _holds(found: PredictionJudgement) -> list[charts.Span]:
     """Where on the axis the prediction is true."""
     if found.kind == "equivalence" and found.margin is not None:
         return [charts.Span(-found.margin, found.margin)]
+    if found.direction == "either" and found.at_least == 0:
+        return []
     if found.direction == "either":
         return [charts.Span(None, -found.at_least), charts.Span(found.at_least, None)]
     return [charts.Span(found.at_least, None)]
@@ -180,12 +183,11 @@ def _thresholds(found: PredictionJudgement) -> tuple[float, ...]:
 
 
 def _pairs_figure(found: PredictionJudgement, judgement: Judgement) -> list[Figure]:
-    labels = {variant.name: variant.label for variant in judgement.variants}
     order = [found.versus, found.of] if found.of and found.versus else list(found.variants)
     used = {one.seed: one.note for one in found.effects}
     rows = [
         {
-            "variant": labels.get(value.variant, value.variant),
+            "variant": value.variant,
             "seed": value.seed,
             "value": value.value,
             "note": value.note or used.get(value.seed, ""),
@@ -197,8 +199,8 @@ def _pairs_figure(found: PredictionJudgement, judgement: Judgement) -> list[Figu
     if frame.empty or len(order) < 2:
         return []
     log = wording.is_factor(found) and bool((frame["value"] > 0).all())
-    shown = [labels.get(name, name) for name in order]
-    chart = charts.paired_seeds(frame, title=found.label, order=shown, colors=sorted(labels.values()), logarithmic=log)
+    names = sorted(variant.name for variant in judgement.variants)
+    chart = charts.paired_seeds(frame, title=found.label, order=order, colors=names, logarithmic=log)
     lines = f"Lines join runs of the same seed; bars are means of {frame['seed'].nunique()} seeds."
     return [Figure(f"{found.name}-pairs", _capital(found.label), chart, frame, lines, height=280)]
 
@@ -263,7 +265,7 @@ def _told_fact(value: float | str | None, note: str) -> str:
 
 def _improvement(found: PredictionJudgement) -> list[tuple[str, str]]:
     seen = found.probability_of_improvement
-    if seen is None:
+    if seen is None or _is_two_sided(found):
         return []
     low, high = (seen.interval.low or 0.0), (1.0 if seen.interval.high is None else seen.interval.high)
     return [
