@@ -29,7 +29,8 @@ def named_anywhere(thing: Any, registry: Registry) -> str:
             return entry.name
     if "<locals>" in thing.__qualname__:
         raise NotNameable("it is defined inside a function, where a new process cannot find it")
-    if importlib.util.find_spec(thing.__module__.partition(".")[0]) is not None:
+    from_a_file = thing.__module__.startswith("picolm_user_")  # a name that only this process knows
+    if not from_a_file and importlib.util.find_spec(thing.__module__.partition(".")[0]) is not None:
         return f"{thing.__module__}:{thing.__qualname__}"
     file = inspect.getsourcefile(thing)
     if file is None or not Path(file).is_file():
