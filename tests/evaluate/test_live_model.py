@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet as pq
 import pytest
 
 from picolm.base.errors import PicoError
@@ -78,9 +81,27 @@ def test_scores_of_the_live_model_are_those_of_the_checkpoint(make_config: Confi
         assert [score.value for score in again] == pytest.approx(mine.value.to_list(), rel=1e-6)
 
 
-def test_a_mistake_in_an_evaluation_stops_before_anything_is_written(make_config: ConfigMaker, everything):  # noqa: F811
-    config = make_config(evaluation={"metrics": [*everything, {"name": "blimp", "data": "text.jsonl"}]})
-    with pytest.raises(PicoError, match="has no column `sentence_good`"):
+def test_every_mistake_in_an_evaluation_is_told_at_once_before_anything_is_written(
+    make_config: ConfigMaker,  # noqa: F811
+    everything,
+    tmp_path: Path,
+):
+    (tmp_path / "label.jsonl").write_text(json.dumps({"query": "the cat", "choices": ["sees", "a"], "gold": 2}) + "\n")
+    (tmp_path / "long.jsonl").write_text(json.dumps({"sentence_good": "the cat sees. " * 9, "sentence_bad": "a"}) + "\n")
+    (tmp_path / "empty.jsonl").write_text("")
+    pq.write_table(pyarrow.table({"input_ids": [[1, 2, 9999]]}), tmp_path / "ids.parquet")
+    wrong = [
+        ({"name": "blimp", "data": "text.jsonl"}, "has no column `sentence_good`"),
+        ({"name": "multiple_choice", "data": "label.jsonl", "label": "label"}, r"right answer \[2\] of 2 choices"),
+        ({"name": "minimal_pairs", "data": "long.jsonl", "label": "long"}, "the model accepts 16"),
+        ({"name": "perplexity", "data": "empty.jsonl", "label": "empty"}, "is empty"),
+        ({"name": "perplexity", "data": "ids.parquet", "label": "ids"}, "holds token id 9999; the model knows 320"),
+        ({"name": "perplexity", "window": 17, "label": "wide"}, "is more than the 16 tokens the model accepts"),
+    ]
+    config = make_config(evaluation={"metrics": [*everything, *(entry for entry, _ in wrong)]})
+    with pytest.raises(PicoError) as caught:
         run_training(config, Recording())
+    for entry, message in wrong:
+        assert re.search(f"evaluation `{entry.get('label', entry['name'])}`: .*{message}", caught.value.message)
     run = RunDirectory(Path(config.checkpointing.runs_dir) / "tiny")
     assert not run.checkpoints.exists() and not run.evaluations.exists()
