@@ -54,6 +54,16 @@ def test_only_what_is_asked_for_is_fetched(online: HubDouble, api: Any, run: Run
     assert (other.checkpoint(20) / "config.json").is_file()
 
 
+def test_a_commit_names_its_step_too(online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path):
+    sync(run)
+    back = RunDirectory(pull(api, tmp_path / "back", revision=online.repos[REPO].tags["tiny-step-10"]))
+    assert back.steps() == [10]
+    with pytest.raises(PicoError, match="holds no series of steps"):
+        pull(api, tmp_path / "main", revision=online.repos[REPO].branches["main"])
+    with pytest.raises(PicoError):
+        pull(api, tmp_path / "none", revision="0" * 40)
+
+
 def test_what_was_not_pulled_is_known_and_is_no_damage(
     online: HubDouble, api: Any, run: RunDirectory, sync: SyncRun, tmp_path: Path
 ):

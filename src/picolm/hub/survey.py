@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 from picolm.base.errors import PicoError
 from picolm.hub.names import ORIGINAL_TITLE, family_of_revision, step_of_revision, tokens_of_revision
-from picolm.hub.remote import Refs, TreeFile, read_index, read_refs, read_tree
+from picolm.hub.remote import Refs, TreeFile, is_missing, read_index, read_refs, read_tree
 from picolm.hub.series import Index
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 WEIGHTS = re.compile(r"^(?:model|pytorch_model|consolidated)[^/]*\.(?:safetensors|bin|pt|pth)$")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 MOST_BRANCHES_LOOKED_AT = 200
 
 Kind = Literal["pico", "original", "revisions"]
@@ -72,6 +73,10 @@ def find_series(api: HfApi, repo_id: str, revision: str | None) -> list[RemoteSe
         named = _series_of_step(api, repo_id, revision, refs)
         if named is not None:
             return [named]
+    if revision is not None and COMMIT.fullmatch(revision):
+        published = _series_of_commit(api, repo_id, revision, refs)
+        if published is not None:
+            return [published]
     if revision is not None:
         raise PicoError(
             f"{repo_id}@{revision} holds no series of steps",
@@ -100,6 +105,20 @@ def _series_of_step(api: HfApi, repo_id: str, revision: str, refs: Refs) -> Remo
     return next((series for series in found if any(step.revision == revision for step in series.steps)), None)
 
 
+def _series_of_commit(api: HfApi, repo_id: str, commit: str, refs: Refs) -> RemoteSeries | None:
+    """The series of ours that a commit published a step of; None if there is none."""
+    try:
+        index = read_index(api, repo_id, commit)
+    except Exception as error:
+        if is_missing(error):
+            return None
+        raise
+    if index is None or index.run not in refs.branches:
+        return None
+    found = _series_of_branch(api, repo_id, index.run, refs)
+    return found if found is not None and any(step.commit == commit for step in found.steps) else None
+
+
 def one_series(found: list[RemoteSeries], repo_id: str, revision: str | None) -> tuple[RemoteSeries, int | None]:
     """The only series, and the step that `revision` names in it, if it names one."""
     if len(found) > 1:
@@ -108,7 +127,7 @@ def one_series(found: list[RemoteSeries], repo_id: str, revision: str | None) ->
             f"{repo_id} holds {len(found)} series: {names}", f"name one: {repo_id}@{found[0].name or found[0].steps[0].revision}"
         )
     series = found[0]
-    return series, next((step.step for step in series.steps if step.revision == revision), None)
+    return series, next((step.step for step in series.steps if revision in (step.revision, step.commit)), None)
 
 
 def _series_of_branch(api: HfApi, repo_id: str, branch: str, refs: Refs) -> RemoteSeries | None:
