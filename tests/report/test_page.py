@@ -135,6 +135,20 @@ def test_one_checkpoint_without_layers_or_tokens_still_makes_a_page(bare_run: Ru
     assert "all zero" in write_report([bare_run]).read_text(encoding="utf-8")
 
 
+def test_operations_are_those_the_training_counted_and_else_an_estimate(tmp_path: Path):
+    run = build_run(tmp_path / "counted", steps=5, checkpoints=(0,))
+    (facts,) = build_panels(read_report_data([run]), ["cost"])[0].blocks
+    assert dict(facts.facts)["operations"] == "148 GFLOP (estimate)"
+    rows = [json.loads(line) for line in run.log_file.read_text(encoding="utf-8").splitlines()]
+    spent = [{**row, "flops": 3e9 * row["step"], "method_tokens": 10 * row["step"], "paused_seconds": 0.5} for row in rows]
+    run.log_file.write_text("".join(json.dumps(row) + "\n" for row in spent), encoding="utf-8")
+    cost, loss = build_panels(read_report_data([run]), ["cost", "loss"])
+    told = dict(cost.blocks[0].facts)
+    assert told["operations"] == "15 GFLOP" and told["tokens of the method"].strip() == "50"
+    assert told["pauses between updates"] == "2.5 s"
+    assert not {"Flops", "Method tokens", "Paused seconds"} & {figure.title for figure in loss.figures()}
+
+
 def test_two_runs_make_one_page_with_what_differs(tmp_path: Path):
     small: dict[str, Any] = {
         "steps": 40,

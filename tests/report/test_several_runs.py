@@ -16,6 +16,7 @@ from picolm.report.charts.axes import progress_of
 from picolm.report.page import build_panels, usual_panels
 from picolm.report.panels.comparison import final_values
 from picolm.report.panels.contract import Table
+from picolm.report.spec import chart_spec
 from picolm.report.tables import ReportData, read_report_data
 
 
@@ -100,6 +101,13 @@ def test_a_floor_that_all_runs_share_is_drawn(data: ReportData):
     assert FLOOR in [
         value for layer in figure.chart.layer if "text" in getattr(layer.data, "columns", ()) for value in layer.data["value"]
     ]
+
+
+def test_the_line_of_the_floor_is_drawn_once_and_not_at_every_point(data: ReportData):
+    figure = next(figure for panel in build_panels(data, ["loss"]) for figure in panel.figures())
+    specification = chart_spec(figure.chart)
+    rules = [layer for layer in specification.vega_lite["layer"] if layer["mark"].get("style") == "reference"]
+    assert [len(specification.tables[layer["data"]["name"]]) for layer in rules] == [1]
 
 
 def test_a_chosen_layer_has_its_own_mean_over_runs(data: ReportData):

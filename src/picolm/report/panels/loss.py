@@ -8,6 +8,7 @@ import pandas
 
 from picolm.report import charts
 from picolm.report.panels.contract import Block, Figure, Figures, Missing, Panel, Remark, panel
+from picolm.report.panels.cost import TOTALS
 from picolm.report.tables import ReportData, RunTables, entropy_floor
 
 DEFINITION = """
@@ -68,7 +69,7 @@ def has_values(frame: pandas.DataFrame, column: str) -> bool:
 
 
 def _other_columns(log: pandas.DataFrame) -> list[tuple[str, str, str, bool]]:
-    known = {name for name, *_ in _COLUMNS} | {*LOG_COLUMNS, "series", "loss", "clip_factor", "step_seconds"}
+    known = {name for name, *_ in _COLUMNS} | {*LOG_COLUMNS, "series", "loss", "clip_factor", "step_seconds", *TOTALS}
     numeric = [str(name) for name in log.columns if name not in known and pandas.api.types.is_numeric_dtype(log[name])]
     numeric = [name for name in numeric if log[name].nunique() > 1]
     return [(name, _words(name), _words(name).lower(), False) for name in numeric]
