@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jsonschema
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -25,7 +27,8 @@ from picolm.testing.checks.metric import check_metric
 from picolm.train.config import load_config, parse_config
 from picolm.train.identity import read_config
 
-FILES = {"README.md", "mine.py", "training.yaml", "analysis.yaml", "study/study.yaml"}
+SCHEMAS = {f"schemas/{name}.schema.json" for name in ("training", "analysis", "study")}
+FILES = {"README.md", "mine.py", "training.yaml", "analysis.yaml", "study/study.yaml", *SCHEMAS}
 SHORT = ["--set", "training.max_steps=4", "--set", "checkpointing.steps=0,2"]
 
 
@@ -210,7 +213,17 @@ def test_a_study_of_a_run_without_perplexity_measures_its_training_loss(inside: 
 
 def test_the_readme_names_every_file_and_no_other():
     text = template("README.md")
-    assert [name for name in FILES - {"README.md"} if f"`{name}`" not in text] == []
+    assert [name for name in FILES - SCHEMAS - {"README.md"} if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", ["training.yaml", "analysis.yaml", "study/study.yaml"])
+def test_editors_are_told_which_schema_a_file_follows_and_it_does(name: str, inside: Path):
+    """The first line is a comment that YAML language servers read; the path is relative to the file."""
+    first = Path(name).read_text().splitlines()[0]
+    place = Path(name).parent / first.removeprefix("# yaml-language-server: $schema=")
+    schema = json.loads(place.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(read_yaml(Path(name)))] == []
 
 
 def test_identity_does_not_depend_on_the_comments(inside: Path):

@@ -46,12 +46,15 @@ def make_project(folder: Path, start: Start, *, every_setting: bool = False) -> 
     files = {
         "README.md": template("README.md").replace("$name", folder.resolve().name).replace("$data", start.data),
         "mine.py": template("mine.py"),
-        "training.yaml": _settings_file("What `pico train training.yaml` trains.", type(config), training),
+        "training.yaml": _settings_file("schemas/training", "What `pico train training.yaml` trains.", type(config), training),
         "analysis.yaml": _settings_file(
-            "What `pico analyze runs/training analysis.yaml` measures.", AnalysisConfig, _values("analysis.yaml")
+            "schemas/analysis",
+            "What `pico analyze runs/training analysis.yaml` measures.",
+            AnalysisConfig,
+            _values("analysis.yaml"),
         ),
-        "study/study.yaml": _settings_file("What `pico study` asks.", StudyConfig, _study_values(config)),
-    }
+        "study/study.yaml": _settings_file("../schemas/study", "What `pico study` asks.", StudyConfig, _study_values(config)),
+    } | {f"schemas/{name}.schema.json": _schema(name) for name in ("training", "analysis", "study")}
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,8 +143,13 @@ def _values(name: str) -> dict[str, Any]:
     return values
 
 
-def _settings_file(purpose: str, model: type[Settings], values: dict[str, Any]) -> str:
-    return f"# {purpose}\n\n{commented_yaml(model, values)}"
+def _settings_file(schema: str, purpose: str, model: type[Settings], values: dict[str, Any]) -> str:
+    """A file with comments; its first line tells editors which schema it follows."""
+    return f"# yaml-language-server: $schema={schema}.schema.json\n# {purpose}\n\n{commented_yaml(model, values)}"
+
+
+def _schema(name: str) -> str:
+    return (resources.files("picolm.schemas") / f"{name}.schema.json").read_text(encoding="utf-8")
 
 
 def _study_values(config: RunConfig[Any]) -> dict[str, Any]:
