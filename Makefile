@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
-OWN_TARGETS := browser interop demo crash power slurm docs install
+OWN_TARGETS := browser interop demo crash power slurm docs install plugin
 
-.PHONY: demo test lint docs test-docs test-install test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures schemas clean
+.PHONY: demo test lint docs test-docs test-install test-plugin test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures schemas clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -34,6 +34,11 @@ test-docs: docs
 test-install: $(STAMP)
 	$(BIN)/python tests/install/make_environment.py
 	$(BIN)/pytest tests/install
+
+# A foreign package adds one of each sort of extension: both wheels in a fresh environment, used from YAML.
+test-plugin: $(STAMP)
+	$(BIN)/python tests/plugin/make_environment.py
+	$(BIN)/pytest tests/plugin
 
 # The README's first command as a newcomer runs it, with what it must have done: about five minutes.
 test-demo: $(STAMP)

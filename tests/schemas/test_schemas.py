@@ -29,7 +29,8 @@ def kind_of_file(path: Path) -> str | None:
     return "training" if "model" in keys else None
 
 
-FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.yaml") if kind_of_file(path))
+ALL = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.yaml"))
+FILES = sorted(path for path in ALL if "plugin_package" not in path.parts and kind_of_file(path))  # it names what is not built in
 
 
 @functools.cache

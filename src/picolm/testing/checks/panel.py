@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -198,7 +199,8 @@ def _without_torch(subject: PanelSubject) -> None:
     if any(entry.object is subject.thing for entry in PANELS.entries()):
         arguments[0] = f"{subject.thing.__module__}:{subject.thing.__qualname__}"
     command = [sys.executable, "-c", IMPORTS_TORCH, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     if result.returncode != 0:
         raise Broken(f"in a process of its own it fails: {result.stderr.strip().splitlines()[-1]}")
     imported = json.loads(result.stdout)
