@@ -85,8 +85,9 @@ def test_a_control_that_diverges_is_worse_enough(tmp_path):
 
 
 def test_a_control_that_has_not_run_yet_neither_passes_nor_fails(tmp_path):
-    found, _ = gate(tmp_path, CONTROL)
-    assert found.passed is None and found.sentence == "no run to look at yet"
+    found, verdict = gate(tmp_path, CONTROL)
+    assert found.passed is None and found.pending and found.sentence == "no run to look at yet"
+    assert verdict == "inconclusive", "without its control the study might be blind"
 
 
 @pytest.mark.parametrize(("bound", "passed"), [(1.0, True), (2.9, False), ("entropy_floor", True)])

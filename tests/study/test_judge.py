@@ -248,3 +248,11 @@ def test_deviations_are_part_of_the_first_paragraph(tmp_path):
     found = judged(tmp_path, losses_apart(0.08), deviations=["made with other code than at the lock", "two runs too many"])
     assert found.verdict == "supported" and len(found.deviations) == 2
     assert "Not as declared: made with other code than at the lock; and 1 more, listed below." in found.conclusion
+
+
+def test_while_a_control_is_to_come_no_p_is_shown_and_the_same_look_is_next(tmp_path):
+    control = {"kind": "positive_control", "set": {"training.optimization.lr": "x0.05"}, "measure": "final"}
+    found = judged(tmp_path, losses_apart(0.08), changes={"checks": [control]})
+    prediction = found.predictions[0]
+    assert found.verdict == "inconclusive" and prediction.sub_label == "checks outstanding" and found.next_look == 6
+    assert prediction.tests.p_supported is None and "control" in prediction.reason

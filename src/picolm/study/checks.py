@@ -81,7 +81,7 @@ def run_checks(material: Material) -> list[CheckResult]:
 
 
 def _nothing_yet(name: str, kind: str) -> CheckResult:
-    return CheckResult(name=name, kind=kind, passed=None, sentence="no run to look at yet")
+    return CheckResult(name=name, kind=kind, passed=None, pending=True, sentence="no run to look at yet")
 
 
 def _place(run: MeasuredRun) -> str:
@@ -202,7 +202,7 @@ class NoiseFloorGate(CheckKind[NoiseFloorCheck]):
         name = check.name or f"noise of {check.measure}"
         values, phase = noise_values(check, material)
         if len(values) < 2:
-            return _nothing_yet(name, check.kind)
+            return _nothing_yet(name, check.kind).model_copy(update={"pending": check.max is not None})
         deviation = float(np.std(values, ddof=1))
         upper = sd_upper_limit(deviation, len(values))
         sentence = (

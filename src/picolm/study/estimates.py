@@ -25,6 +25,8 @@ class Context:
     study: StudyConfig
     confirmatory: bool
     valid: bool
+    outstanding: tuple[str, ...]
+    """Checks that have nothing to look at yet."""
     looks: tuple[tuple[int, ...], ...]
     """Seeds of each look that was reached."""
     noise: Mapping[str, float]
@@ -45,7 +47,7 @@ def judge_prediction(
     measure = measures_of(prediction)[-1][1]
     planning = _planning(context, evidence)
     ruling = _rule(context, evidence, decision, planning, in_family)
-    tested = context.confirmatory and in_family and ruling.verdict != "invalid"
+    tested = context.confirmatory and in_family and ruling.verdict != "invalid" and not context.outstanding
     return PredictionJudgement(
         name=name,
         kind=prediction.kind,
@@ -214,6 +216,10 @@ def _rule(context: Context, evidence: Evidence, decision: Decision, planning: Pl
         return _Ruling("invalid", "", "a check failed, so nothing is said about this prediction")
     if not in_family:
         return _Ruling("exploratory", "descriptive", "it is not in the family: it is described and not tested")
+    if context.looks and context.outstanding:
+        return _Ruling(
+            "inconclusive", "checks outstanding", f"runs of a check have not ended yet: {', '.join(context.outstanding)}"
+        )
     if decision.verdict is not None:
         return _decided(context, evidence, decision)
     if not context.looks:

@@ -69,7 +69,12 @@ def judge(
     confirmatory = study.mode == "confirmatory" and lock is not None and lock.mode == "confirmatory"
     valid = all(check.passed is not False for check in checks)
     context = Context(
-        study=study, confirmatory=confirmatory, valid=valid, looks=tuple(look.seeds for look in looks), noise=_noise(material)
+        study=study,
+        confirmatory=confirmatory,
+        valid=valid,
+        outstanding=tuple(check.name for check in checks if check.pending),
+        looks=tuple(look.seeds for look in looks),
+        noise=_noise(material),
     )
     predictions = _judged(context, data, seeds, looks)
     primary = [found.verdict for found in predictions if found.primary]
@@ -167,10 +172,10 @@ def _verdict(confirmatory: bool, valid: bool, primary: Sequence[Verdict]) -> Ver
 
 def _next_look(study: StudyConfig, context: Context, predictions: Sequence[PredictionJudgement], looks: list[Look]) -> int | None:
     """The number of seeds of the next look, if something in the family is undecided that it could still decide."""
-    if len(looks) == len(study.looks) or not context.valid or not context.confirmatory:
+    if not context.valid or not context.confirmatory or (len(looks) == len(study.looks) and not context.outstanding):
         return None
-    if not looks:
-        return study.looks[0]
+    if not looks or context.outstanding:
+        return study.looks[max(0, len(looks) - 1)]
     more = study.looks[len(looks)] - study.looks[len(looks) - 1]
     threshold = study.spend[len(looks)]
     for found in predictions:

@@ -164,8 +164,9 @@ class PredictionJudgement(Record):
 
     verdict: Verdict
     sub_label: str = ""
-    """refuted: reversed, negligible, too small, outside the margin, violated, ...; inconclusive: before the first look, not
-    reached, not testable, not resolvable in budget; supported: fragile; exploratory: descriptive. Empty: nothing to add."""
+    """refuted: reversed, negligible, too small, outside the margin, violated, ...; inconclusive: before the first look,
+    checks outstanding, not reached, not testable, not resolvable in budget; supported: fragile; exploratory: descriptive.
+    Empty: nothing to add."""
     fragile: bool = False
     """Whether leaving out one seed takes the verdict's ground away."""
     reason: str
@@ -199,7 +200,9 @@ class CheckResult(Record):
     name: str
     kind: str
     passed: bool | None
-    """None: it only reports."""
+    """None: it only reports, or there is nothing to look at yet."""
+    pending: bool = False
+    """Whether it still has to pass: until then no prediction gets a verdict."""
     sentence: str
     """What was found, in one sentence."""
     variants: tuple[str, ...] = ()
