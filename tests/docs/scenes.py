@@ -45,7 +45,7 @@ def texts(folder: Path) -> None:
         folder / "made", documents=2400, val_documents=200, pairs=5, seed=3, settings=build_language(LanguageSettings()).settings
     )
     documents = [json.loads(line)["text"] for line in (folder / "made" / "train.jsonl").read_text().splitlines()]
-    for name in ("texts", "books", "domains/news", "domains/fiction", "dolma"):
+    for name in ("texts", "books", "domains", "dolma"):
         (folder / name).mkdir(parents=True)
     for number in range(3):
         some = documents[number::3]
@@ -54,8 +54,8 @@ def texts(folder: Path) -> None:
         (folder / "dolma" / f"part-{number}.json.gz").write_bytes(gzip.compress(lines))
         (folder / "books" / f"book-{number}.txt").write_text("\n\n".join(some))
     for domain in ("news", "fiction"):
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents[:60]).encode()
-        (folder / "domains" / domain / "val.jsonl.gz").write_bytes(gzip.compress(lines))
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents[:60])
+        (folder / "domains" / f"{domain}.jsonl").write_text(lines)
     pico("data", "train-tokenizer", "made", "--vocab-size", "512", "--out", "tokenizer.json", folder=folder)
 
 
