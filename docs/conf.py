@@ -31,6 +31,7 @@ html_title = "Pico"
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"
+smartquotes = False
 highlight_language = "text"
 pygments_style = "default"
 pygments_dark_style = "github-dark"
