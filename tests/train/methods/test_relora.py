@@ -20,7 +20,7 @@ from picolm.train.methods.plain import Plain
 from picolm.train.methods.relora_checks import check_beginning, check_frozen, check_movement, fingerprints
 from picolm.train.methods.relora_layers import LowRankLinear, add_low_rank
 from picolm.train.methods.relora_options import Cycles
-from picolm.train.methods.relora_reset import begin_factors, forget_steps, merge, prune_moments
+from picolm.train.methods.relora_reset import Pruning, begin_factors, forget_steps, merge, prune_moments
 from picolm.train.plan import plan_run
 from picolm.train.setup import initial_model
 from picolm.train.train import run_training
@@ -122,22 +122,42 @@ def adam_with_moments() -> tuple[torch.optim.AdamW, nn.Parameter]:
     return optimizer, parameter
 
 
+def drawn_by(moment: str) -> torch.Generator:
+    return draws_for(0, moment)
+
+
 @pytest.mark.parametrize(("pruning", "kept"), [("none", 200), ("zero", 0), ("magnitude", 10), ("random", None)])
-def test_pruning_keeps_the_share_it_says(pruning: str, kept: int | None):
+def test_pruning_keeps_the_share_it_says_and_both_moments_of_a_value(pruning: Pruning, kept: int | None):
     optimizer, parameter = adam_with_moments()
-    before = optimizer.state[parameter]["exp_avg"].clone()
-    prune_moments(optimizer, parameter, pruning, 0.95, seed=0, key="a", reset=1)  # type: ignore[arg-type]
-    after = optimizer.state[parameter]["exp_avg"]
-    left = after != 0
-    assert torch.equal(after[left], before[left])
+    before = {name: moment.clone() for name, moment in optimizer.state[parameter].items()}
+    prune_moments(optimizer, parameter, pruning, 0.95, drawn_by)
+    first, second = (optimizer.state[parameter][name] for name in ("exp_avg", "exp_avg_sq"))
+    left = first != 0
+    assert torch.equal(left, second != 0)
+    assert torch.equal(first[left], before["exp_avg"][left])
+    assert torch.equal(second[left], before["exp_avg_sq"][left])
     assert 1 <= int(left.sum()) <= 30 if kept is None else int(left.sum()) == kept
     if pruning == "magnitude":
-        assert before[left].abs().min() >= before[~left].abs().max()
+        assert before["exp_avg"][left].abs().min() >= before["exp_avg"][~left].abs().max()
+
+
+def test_moments_pruned_apart_make_an_update_of_very_many_learning_rates_and_together_they_do_not():
+    """Why a value's moments stay or go together: a first moment that lost its second is divided by next to nothing."""
+    sizes = {}
+    for apart in (False, True):
+        optimizer, parameter = adam_with_moments()
+        prune_moments(optimizer, parameter, "random", 0.5, drawn_by, apart=apart)
+        parameter.grad = torch.full_like(parameter, 1e-5)
+        before = parameter.detach().clone()
+        optimizer.step()
+        sizes[apart] = float((parameter.detach() - before).abs().max()) / optimizer.param_groups[0]["lr"]
+    assert sizes[False] < 10
+    assert sizes[True] > 100
 
 
 def test_the_step_counter_goes_back_only_when_asked():
     optimizer, parameter = adam_with_moments()
-    prune_moments(optimizer, parameter, "zero", 1.0, seed=0, key="a", reset=1)
+    prune_moments(optimizer, parameter, "zero", 1.0, drawn_by)
     assert float(optimizer.state[parameter]["step"]) == 1
     forget_steps(optimizer, parameter)
     assert float(optimizer.state[parameter]["step"]) == 0

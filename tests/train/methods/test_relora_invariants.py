@@ -42,12 +42,10 @@ def weights_move_at_full_rank_first(run: RunDirectory) -> bool:
 
 
 def a_hundredth_of_the_moments_survives(run: RunDirectory) -> bool:
-    """The checkpoint after the first reset, of W (16, 32) under A (4, 32): the largest one, and none that is random."""
+    """The checkpoint after the first reset: of the 128 values of a factor A, both moments of one."""
     moments = load_file(run.checkpoint(RESETS[0]) / "training_state" / "optimizer.safetensors")
-    before = load_file(run.checkpoint(RESETS[0] - 1) / "training_state" / "optimizer.safetensors")
-    name = "layers.1.swiglu.w_2.lora_a/exp_avg_sq"
-    kept = moments[name].flatten().nonzero().flatten().tolist()
-    return kept == [int(before[name].argmax())]
+    first, second = (moments[f"layers.1.swiglu.w_2.lora_a/{moment}"] for moment in ("exp_avg", "exp_avg_sq"))
+    return int((first != 0).sum()) == 1 and torch.equal(first != 0, second != 0)
 
 
 def learning_rate_is_doubled_at_low_rank(run: RunDirectory) -> bool:

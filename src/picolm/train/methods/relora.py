@@ -9,6 +9,7 @@ runs (`relora_checks`) and logged, so that a variant which departs from the meth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -188,11 +189,16 @@ class ReLoRA(TrainingMethod):
         return {"relora_resets": float(number), "relora_merge_output_change": change}
 
     def _forget(self, name: str, optimizer: torch.optim.Optimizer, number: int) -> None:
+        apart = "random_pruning" in self._departures
         for factor in FACTORS:
-            parameter, key = getattr(self._layers[name], factor), f"{name}/{factor}"
-            resets.prune_moments(optimizer, parameter, self._pruning, self._pruned_share, seed=self._seed, key=key, reset=number)
+            parameter, key = getattr(self._layers[name], factor), f"relora.prune/{name}/{factor}"
+            draws = partial(self._draws_for_moment, key, number)
+            resets.prune_moments(optimizer, parameter, self._pruning, self._pruned_share, draws, apart=apart)
             if self._reset_step_counter:
                 resets.forget_steps(optimizer, parameter)
+
+    def _draws_for_moment(self, key: str, number: int, moment: str) -> torch.Generator:
+        return draws_for(self._seed, f"{key}/{moment}", number)
 
     def _undo_reset(self) -> None:
         """Published departure: the engine's own copy of A and B never heard of the reset and is written back after an update."""

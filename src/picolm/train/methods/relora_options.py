@@ -21,7 +21,7 @@ Departure = Literal[
 unscaled_merge: a reset adds B A to the weights instead of (alpha / rank) B A.
 undone_reset: one update after a reset A and B are what they were before it, plus that update; what was merged stays merged.
 no_warm_start: low rank from the first step, whatever `warm_start_share` says.
-random_pruning: a reset keeps a random 0.1 % of the optimiser's moments instead of those that `pruning` says.
+random_pruning: a reset keeps a random 0.1 % of each of the optimiser's moments by itself, instead of those that `pruning` says.
 same_learning_rate: `learning_rate_multiplier` has no effect."""
 
 PUBLISHED: frozenset[Departure] = frozenset(get_args(Departure))

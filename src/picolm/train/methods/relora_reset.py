@@ -5,7 +5,7 @@ Source: Lialin et al. (2023), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -37,19 +37,39 @@ def begin_factors(layer: LowRankLinear, generator: torch.Generator, *, zero_a: b
 
 
 def prune_moments(
-    optimizer: torch.optim.Optimizer, parameter: Tensor, pruning: Pruning, ratio: float, *, seed: int, key: str, reset: int
+    optimizer: torch.optim.Optimizer,
+    parameter: Tensor,
+    pruning: Pruning,
+    ratio: float,
+    draws: Callable[[str], torch.Generator],
+    *,
+    apart: bool = False,
 ) -> None:
-    """Set the share `ratio` of each of the parameter's moments to zero: all, those of least magnitude, or random ones."""
-    for entry, moment in _moments(optimizer, parameter).items():
-        if pruning == "zero":
-            moment.zero_()
-        elif pruning == "magnitude":
-            kept = moment.numel() - round(ratio * moment.numel())
-            order = moment.abs().flatten().argsort(descending=True, stable=True)
-            moment.view(-1)[order[kept:]] = 0.0
-        elif pruning == "random":
-            draws = draws_for(seed, f"relora.prune/{key}/{entry}", reset)
-            moment *= (torch.rand(moment.shape, generator=draws) >= ratio).to(moment)
+    """Set the share `ratio` of the parameter's moments to zero: all, those of least magnitude, or random ones.
+
+    The moments of one value stay or go together, chosen by the first of them: a first moment without its second would make
+    an update of thousands of learning rates. Apart is how the published code does it. `draws`: moment -> generator.
+    """
+    moments = _moments(optimizer, parameter)
+    kept: Tensor | None = None
+    for name, moment in moments.items():
+        if kept is None or apart:
+            kept = _kept(moment, pruning, ratio, draws(name))
+        moment *= kept.to(moment)
+
+
+def _kept(moment: Tensor, pruning: Pruning, ratio: float, draws: torch.Generator) -> Tensor:
+    """Which values of a moment stay."""
+    if pruning == "none":
+        return torch.ones_like(moment, dtype=torch.bool)
+    if pruning == "zero":
+        return torch.zeros_like(moment, dtype=torch.bool)
+    if pruning == "random":
+        return torch.rand(moment.shape, generator=draws).to(moment.device) >= ratio
+    largest = moment.abs().flatten().argsort(descending=True, stable=True)
+    kept = torch.zeros(moment.numel(), dtype=torch.bool, device=moment.device)
+    kept[largest[: moment.numel() - round(ratio * moment.numel())]] = True
+    return kept.view(moment.shape)
 
 
 def forget_steps(optimizer: torch.optim.Optimizer, parameter: Tensor) -> None:
