@@ -111,7 +111,10 @@ class Runs:
         last = rows[-1]["step"]
         score = Score("perplexity", "loss_per_token", self.final(variant, seed))
         scores = {
-            "format": evaluation.FORMAT, "step": last, "tokens": rows[-1]["tokens"], "scores": [vars(score)],
+            "format": evaluation.FORMAT,
+            "step": last,
+            "tokens": rows[-1]["tokens"],
+            "scores": [vars(score)],
             "settings": {"perplexity": {"data_hash": "cc", "seconds": 0.1 * seed}},
         }
         run.evaluation_file(last).write_text(json.dumps(scores))
