@@ -21,6 +21,7 @@ from picolm.records.table import Row
 from picolm.report.chosen import find_chosen
 from picolm.report.page import build_panels, make_report, write_report
 from picolm.report.panels.contract import DEFAULT_PANELS, Missing
+from picolm.report.shell import prose
 from picolm.report.tables import read_report_data
 from picolm.report.visible import visible_text
 
@@ -115,6 +116,18 @@ def test_hostile_text_is_inert_everywhere_on_the_page(tmp_path: Path):
 @pytest.mark.parametrize("text", ["\x00", "\u202e", "\u2028", "\ud800", "\x9b"])
 def test_characters_one_cannot_see_are_written_as_code_points(text: str):
     assert visible_text(f"a{text}b") == f"a\\u{{{ord(text):x}}}b"
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("use `pico <run>` & wait", "use <code>pico &lt;run&gt;</code> &amp; wait"),
+        ("one ` alone <b>", "one ` alone &lt;b&gt;"),
+        ("`<script>`\x07", "<code>&lt;script&gt;</code>\\u{7}"),
+    ],
+)
+def test_names_between_backticks_are_code_and_all_else_is_text(text: str, html: str):
+    assert prose(text) == html
 
 
 def test_ordinary_text_stays_as_it_is():

@@ -171,5 +171,5 @@ def sheet(run: RunTables) -> list[str]:
     ]
     problems = health(run)
     width = max(len(name) for name, _ in named)
-    lines = [f"{name:<{width}}  {value}" for name, value in named]
-    return [*lines, f"{'health':<{width}}  {'; '.join(problems) if problems else 'nothing looks wrong'}"]
+    told = [("health" if index == 0 else "", problem) for index, problem in enumerate(problems or ["nothing looks wrong"])]
+    return [f"{name:<{width}}  {value}" for name, value in [*named, *told]]

@@ -88,6 +88,7 @@ def render_page(
         absent=[section for section in sections if section.panel.is_missing],
         figure_id=lambda figure: numbers[id(figure)],
         kind=lambda block: type(block).__name__,
+        prose=prose,
         layers=layers,
         style=style,
         scripts=scripts,
@@ -98,6 +99,17 @@ def render_page(
         columns=lambda: script_text(store.json()),
         settings=json_for_script({"config": theme.page_config(count), "reloadSeconds": reload_seconds}),
     )
+
+
+def prose(text: str) -> str:
+    """A paragraph as HTML: everything escaped, names between backticks set as code."""
+    import markupsafe
+
+    pieces = [markupsafe.escape(piece) for piece in visible_text(text).split("`")]
+    if len(pieces) % 2 == 0:
+        return markupsafe.escape(visible_text(text))
+    code = markupsafe.Markup("<code>{}</code>")
+    return markupsafe.Markup("").join(code.format(piece) if index % 2 else piece for index, piece in enumerate(pieces))
 
 
 def _finalized(value: Any) -> Any:

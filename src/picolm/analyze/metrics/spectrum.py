@@ -15,7 +15,12 @@ Place = Annotated[float, Field(ge=0, le=1)]
 """Share of the way from the largest singular value (0) to the smallest (1)."""
 
 
-@metric("singular_value", needs="singular_values", bounds=(0.0, float("inf")))
+@metric(
+    "singular_value",
+    needs="singular_values",
+    bounds=(0.0, float("inf")),
+    invariant=("permutation", "rotation", "transposition"),
+)
 def singular_value(sigma_R: Tensor, *, at: Place = 0.0) -> float:
     """The singular value at a place of the spectrum, `at` = 0 the largest, 0.5 the median, 1 the smallest.
 
@@ -31,7 +36,13 @@ def _of_noise(shape: tuple[int, int], *, at: float) -> float:
     return singular_value_of_noise(shape, at)
 
 
-@metric("relative_singular_value", needs="singular_values", bounds=(0.0, float("inf")), null=_of_noise)
+@metric(
+    "relative_singular_value",
+    needs="singular_values",
+    bounds=(0.0, float("inf")),
+    null=_of_noise,
+    invariant=("scale", "permutation", "rotation", "transposition"),
+)
 def relative_singular_value(sigma_R: Tensor, *, at: Place = 0.0) -> float:
     """The singular value at a place of the spectrum over the root mean square of all: its shape without its size.
 

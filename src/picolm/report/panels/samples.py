@@ -13,7 +13,7 @@ from picolm.report.words import quantity
 
 DEFINITION = """
 At each evaluated checkpoint the model continues the same prompts. With temperature 0 it takes the most probable token each
-time; otherwise it draws, with the same seed at each checkpoint. The prompt is grey, what the model adds is black. Characters
+time; otherwise it draws, with the same seed at each checkpoint. The prompt is paler than what the model adds. Characters
 that cannot be seen are written as their code points.
 
 Text is an illustration. Whether a model has learned something is told by the scores.
