@@ -28,6 +28,7 @@ def test_the_verdict_follows_the_gap(tmp_path, gap, verdict, label):
     found = judged(tmp_path, losses_apart(gap))
     assert (found.verdict, found.predictions[0].sub_label) == (verdict, label)
     assert found.conclusion.startswith(verdict.capitalize())
+    assert f"in the predicted direction the mean difference is {gap:.3g} (95% interval" in found.conclusion
 
 
 def test_a_gap_that_is_neither_clear_nor_excluded_is_too_small_only_if_it_is_not_negligible(tmp_path):

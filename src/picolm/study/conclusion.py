@@ -53,21 +53,27 @@ def _said(found: PredictionJudgement) -> str:
     return text
 
 
+_NAMES = {
+    "difference": "mean difference",
+    "log ratio": "mean factor",
+    "slope": "mean slope",
+    "smallest step": "smallest step between neighbours, on average,",
+    "share": "mean score, between -1 and 1,",
+    "distance": "mean distance over the curve",
+}
+"""What the mean effect is called, by its scale."""
+
+
 def _amount(found: PredictionJudgement) -> str:
     """The effect in words: on ratios the factor."""
     assert found.mean is not None
+    turned = "in the predicted direction " if found.direction not in ("", "either") else ""
+    shown = math.exp if found.scale == "log ratio" else float
     interval = found.intervals[0] if found.intervals else None
-    turned = found.direction not in ("", "either")
-    if found.scale == "log ratio":
-        shown, name = [math.exp(found.mean)], "as predicted the factor is" if turned else "the factor is"
-        bounds = [] if interval is None else [math.exp(value) for value in (interval.low, interval.high) if value is not None]
-    else:
-        shown, name = [found.mean], "in the predicted direction the mean is" if turned else "the mean difference is"
-        bounds = [] if interval is None else [value for value in (interval.low, interval.high) if value is not None]
-    between = (
-        f" ({100 * interval.level:.3g}% interval {bounds[0]:.3g} to {bounds[1]:.3g})" if interval and len(bounds) == 2 else ""
-    )
-    return f"{name} {shown[0]:.3g}{between} over {len(found.effects)} seeds"
+    between = ""
+    if interval is not None and interval.low is not None and interval.high is not None:
+        between = f" ({100 * interval.level:.3g}% interval {shown(interval.low):.3g} to {shown(interval.high):.3g})"
+    return f"{turned}the {_NAMES[found.scale]} is {shown(found.mean):.3g}{between} over {len(found.effects)} seeds"
 
 
 def _others(judgement: Judgement) -> list[str]:
