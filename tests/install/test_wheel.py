@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from .make_environment import PLACE, PYTHON, ROOT
 Outcome = subprocess.CompletedProcess[str]
 Command = Callable[..., Outcome]
 EXTRAS = ("transformers", "datasets", "lm_eval", "wandb", "tensorboard", "submitit", "playwright", "pytest", "sphinx")
-SHORT = ("--set", "training.max_steps=4", "--set", "checkpointing.steps=0", "--set", "evaluation.metrics=null")
+SHORT = ("--set", "training.max_steps=4", "--set", "checkpointing.steps=[0]", "--set", "evaluation.metrics=null")
 
 
 def outside(*words: str, folder: Path) -> Outcome:
@@ -109,8 +110,8 @@ def test_what_needs_a_missing_extra_says_so_in_one_sentence_that_names_it(packag
     extra, command = WITHOUT[package]
     if not (project / "runs" / "bare").is_dir():
         pico("train", "training.yaml", *SHORT, "--set", "checkpointing.run_name=bare")
-        (project / "series" / "step0").mkdir(parents=True)
-        (project / "series" / "step0" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+        ours = shutil.ignore_patterns("manifest.json", "layout.json", "training_state", "learning_dynamics")
+        shutil.copytree(project / "runs" / "bare" / "checkpoints" / "step_4", project / "series" / "step4", ignore=ours)
     result = outside(*command, folder=project)
     said = result.stderr + result.stdout
     assert "Traceback" not in said
