@@ -36,6 +36,7 @@ class AdaptiveRank(ReLoRA):
             warm_start_share=warm_start_share,
             reset_every_steps=reset_every_steps,
             ramp_steps=ramp_steps,
+            learning_rate_multiplier=1.0,
         )
         self._slack = slack
 
