@@ -189,7 +189,9 @@ def test_from_a_run_gives_the_run_again(inside: Path, tmp_path: Path, monkeypatc
 def test_own_text_becomes_a_project_of_its_own_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("book.txt").write_text("\n\n".join(f"Chapter {n}. The keeper counted the {n} boats twice." * 8 for n in range(120)))
-    make_project(Path("own"), start_from_text(Path("own"), ["book.txt"], documents="paragraphs", say=lambda _: None))
+    said: list[str] = []
+    make_project(Path("own"), start_from_text(Path("own"), ["book.txt"], documents="paragraphs", say=said.append))
+    assert "learned by heart" in said[-1]
     monkeypatch.chdir("own")
     config = load_config(Path("training.yaml"))
     assert config.data.dataset.name == "data/text"

@@ -27,6 +27,7 @@ Say = Callable[[str], None]
 TEXT_VOCABULARY, TEXT_ROW_TOKENS = 1024, 128
 VAL_SHARE = 0.1
 VAL_SEQUENCES = 64
+MANY_PASSES = 10
 PATH_SETTINGS = ("dataset.name", "dataset.mix", "eval_data", "init_from", "metrics.data", "dataset_name", "analysis.file")
 """Ends of the settings that are paths even without a slash."""
 
@@ -111,6 +112,10 @@ def start_from_text(folder: Path, sources: list[str], *, documents: str, say: Sa
     }
     values["evaluation"]["metrics"] = ["perplexity"]
     rows, length = splits["train"]["rows"], TEXT_ROW_TOKENS + 1
+    passes = values["training"]["max_steps"] * values["data"]["dataloader"]["batch_size"] / rows
+    say(f"the {values['training']['max_steps']} updates of training.yaml go through the text {passes:.1f} times")
+    if passes > MANY_PASSES:
+        say("so often that it will be learned by heart: give more text, or fewer training.max_steps")
     return Start(values, f"your text as {rows:,} rows of {length} tokens; every tenth document is held out")
 
 
