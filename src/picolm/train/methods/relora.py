@@ -95,6 +95,7 @@ class ReLoRA(TrainingMethod):
         self._before_reset: dict[str, Tensor] = {}
         """With `undone_reset`, between a reset and the update after it: A and B before it, and as they began anew."""
         self._has_moved = False
+        self._resets_next = False
         self._seed = 0
 
     # ---- Before the run ----
@@ -120,6 +121,7 @@ class ReLoRA(TrainingMethod):
 
     def start(self, step: int, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
         """The low-rank phase of a run that begins in it without a state of its own, such as one forked from plain training."""
+        self._resets_next = self._cycles.reset_number(step + 1) is not None
         if self._cycles.is_low_rank(step) and not self._is_low_rank:
             self._begin_low_rank(optimizer)
 
@@ -155,6 +157,7 @@ class ReLoRA(TrainingMethod):
     def after_update(self, step: int, model: LanguageModel, optimizer: torch.optim.Optimizer, *, applied: bool) -> Series:
         """The end of the warm start, or a reset, where one is due; how large B is."""
         made = step + 1
+        self._resets_next = self._cycles.reset_number(made + 1) is not None
         if made == self._cycles.warm_start_steps:
             self._begin_low_rank(optimizer)
         if not self._is_low_rank:
@@ -241,7 +244,9 @@ class ReLoRA(TrainingMethod):
         return {name: layer for name, layer in self._layers.items() if layer.low_rank}
 
     def update_ranks(self, model: LanguageModel) -> Mapping[str, int]:
-        """Twice the rank: B' A' - B A = (B' - B) A' + B (A' - A)."""
+        """Twice the rank: B' A' - B A = (B' - B) A' + B (A' - A). None where a merge follows, which rounds W."""
+        if self._resets_next:
+            return {}
         limit = 2 * self._rank
         return {name: limit for name, layer in self.frozen_modules(model).items() if limit < min(layer.weight.shape)}
 
