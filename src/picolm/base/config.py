@@ -144,7 +144,24 @@ def parse_yaml(text: str, source: str) -> Any:
     except PicoError as error:
         raise PicoError(f"{source}: {error.message}", error.hint) from error
     except yaml.YAMLError as error:
-        raise PicoError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise _explain_syntax(error, source) from error
+
+
+def _explain_syntax(error: yaml.YAMLError, source: str) -> PicoError:
+    """Where YAML stops making sense; of an error that spans lines, the last is where a person must look."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return PicoError(f"{source} is not valid YAML: {' '.join(str(error).split())}")
+    problem = " ".join(str(getattr(error, "problem", "") or "").split())
+    if "<document start>" in problem:
+        return PicoError(
+            f"{source} is not valid YAML: line {mark.line + 1} is indented less than the first key of the file",
+            "the section that the first key belongs to is missing above it",
+        )
+    return PicoError(
+        f"{source} is not valid YAML: line {mark.line + 1} does not fit what stands above it ({problem})",
+        "is the key above it missing, or is it indented otherwise than its neighbours?",
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -207,15 +224,36 @@ def _explain(model: type[Settings], error: pydantic.ValidationError, source: str
     place = _place(model, [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))])
     key = ".".join(place.keys)
     if problem["type"] == "extra_forbidden":
-        return PicoError(f"{source}: {key} is not a setting", _key_hint(model, place.keys, _fields_of(place.parents)))
+        hint = _key_hint(model, place.keys, _fields_of(place.parents))
+        return PicoError(f"{source}: {key} is not a setting{_also_missing(problems)}", hint)
     if problem["type"] == "union_tag_invalid":
         return _explain_kind(problem["ctx"], key, source)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return PicoError(f"{source}: {key} must be given", place.hint)
+    if problem["type"] in _NO_MAPPING:
+        return _explain_no_mapping(problem["input"], key, place, source, _also_missing(problems))
     where = f"{source}: {key} = {_shown(problem['input'])}: " if key else f"{source}: "
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return PicoError(where + message + more, place.hint)
+
+
+_NO_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
+
+
+def _explain_no_mapping(value: Any, key: str, place: _Place, source: str, also: str) -> PicoError:
+    """A section, or a mapping, that holds something else: most often a key whose lines below it are gone."""
+    allowed = ", ".join(f"`{name}`" for name in sorted(_fields_of(place.types)))
+    hint = f"below it may stand: {allowed}" if allowed else place.hint
+    if value is None:
+        return PicoError(f"{source}: {key} is empty: write its settings below it, indented, or remove it{also}", hint)
+    return PicoError(f"{source}: {key} = {_shown(value)} is not a section of settings{also}", hint)
+
+
+def _also_missing(problems: Sequence[Any]) -> str:
+    """What must be given and is not, besides: where a key is lost, what stood below it is found elsewhere."""
+    missing = [".".join(map(str, problem["loc"])) for problem in problems if problem["type"] == "missing"]
+    return f" ({', '.join(f'`{key}`' for key in missing[:3])} must be given, too)" if missing else ""
 
 
 def _explain_kind(context: dict[str, Any], key: str, source: str) -> PicoError:
@@ -232,14 +270,29 @@ def _shown(value: Any) -> str:
 
 def _key_hint(model: type[Settings], keys: Sequence[str], siblings: dict[str, FieldInfo]) -> str:
     *parents, wrong = keys
+    same_name = [path for path in _all_paths(model) if path.rpartition(".")[2] == wrong]
+    if same_name:
+        nearby = sorted(same_name, key=lambda path: -_shared(path.split("."), parents))
+        return f"did you mean {' or '.join(f'`{path}`' for path in nearby[:3])}?"
     close = nearest(wrong, siblings)
     if close is not None:
         return f"did you mean `{'.'.join([*parents, close])}`?"
-    everywhere = {path: path.rsplit(".", 1)[-1] for path, _ in walk_fields(model)}
-    same_name = [path for path, last in everywhere.items() if last == wrong]
-    if same_name:
-        return f"did you mean `{same_name[0]}`?"
     return suggestion(wrong, siblings)
+
+
+def _shared(path: Sequence[str], parents: Sequence[str]) -> int:
+    """How many sections two keys have in common, from the outermost on."""
+    same = [mine == theirs for mine, theirs in zip(path, parents, strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def _all_paths(model: type[Settings]) -> list[str]:
+    """Dotted keys of all settings, and of the sections they stand in, outermost first."""
+    paths: dict[str, None] = {}
+    for path, _ in walk_fields(model):
+        parts = path.split(".")
+        paths |= {".".join(parts[:count]): None for count in range(1, len(parts) + 1)}
+    return sorted(paths, key=lambda path: path.count("."))
 
 
 class _Place(typing.NamedTuple):
@@ -248,6 +301,8 @@ class _Place(typing.NamedTuple):
     keys: list[str]
     parents: list[Any]
     hint: str
+    types: list[Any]
+    """What may stand at the last key."""
 
 
 def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
@@ -266,7 +321,7 @@ def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
         parents = types_here
         types_here = list(leaf_types(field.annotation)) if field is not None else element_types(types_here)
         keys.append(str(part))
-    return _Place(keys, parents, hint)
+    return _Place(keys, parents, hint, types_here)
 
 
 def kinds_named(kind: Any) -> tuple[Any, ...]:

@@ -218,7 +218,7 @@ def _by_class(thing: Any) -> str | None:
         if issubclass(thing, base):
             return name
     members = {member for kind in thing.__mro__ for member in vars(kind)}
-    return "data-source" if {"split", "fingerprint"} <= members else None
+    return "data-source" if "split" in members else None
 
 
 def _by_traits(thing: Any) -> str | None:
