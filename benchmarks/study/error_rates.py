@@ -139,12 +139,18 @@ def verdicts(
     order = [f"P{number}" for number in range(len(tables))]
     p = [[test(table[:, :seeds], at) for table in tables] for seeds in looks]
     found = []
+    known: dict[tuple[float, ...], list[str | None]] = {}  # p is a multiple of 2^-n, so few studies are new
     for study in range(len(tables[0])):
+        key = tuple(float(side[study]) for look in p for sides in look for side in sides)
+        if key in known:
+            found.append(known[key])
+            continue
         claims = [
             {name: Claim(float(sides[0][study]), float(sides[1][study])) for name, sides in zip(order, look, strict=True)}
             for look in p
         ]
-        found.append([decision.verdict for decision in decide(claims, thresholds, order, method).values()])
+        known[key] = [decision.verdict for decision in decide(claims, thresholds, order, method).values()]
+        found.append(known[key])
     return found
 
 
@@ -324,11 +330,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for part in (false_claims, false_equivalence, family_errors, powers, coverage, other_kinds):
-        rows += part(arguments.studies // 10 if part is other_kinds else arguments.studies)
+        more = part(arguments.studies // 20 if part is other_kinds else arguments.studies)
+        print(markdown(more), flush=True)
+        rows += more
         print(f"{part.__name__}: done", file=sys.stderr)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
-    print(markdown(rows))
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
