@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import pydantic
 
-from picolm.analyze.components.contract import Component, find_component
+from picolm.analyze.components.contract import COMPONENTS, Component, find_component
 from picolm.analyze.config import AnalysisConfig, CompareWith, ComponentSpec, MetricSpec, Target
 from picolm.analyze.metrics.contract import Metric, check_data_type, find_metric
-from picolm.base.errors import PicoError
+from picolm.base.errors import PicoError, nearest
+from picolm.base.registry import options_model
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,20 @@ def _partners(choice: CompareWith, steps: Sequence[int]) -> list[Partner]:
 
 
 def _view(spec: ComponentSpec, data_type: str, split: str, source: str) -> View:
-    component = find_component(spec.name, data_type, spec.options, f"{source}, component {spec.name}")
+    source = f"{source}, component {spec.name}"
+    _refuse_misspelt(spec, source)
+    component = find_component(spec.name, data_type, spec.options, source)
     depends_on_batch = component.reads != ("weights",)
     return View(component, (spec.data_split or split) if depends_on_batch else "")
+
+
+def _refuse_misspelt(spec: ComponentSpec, source: str) -> None:
+    """PicoError for an option that the component does not have and that is nearly a key of every component."""
+    own = options_model(COMPONENTS.find(spec.name)).model_fields
+    for name in spec.options:
+        meant = nearest(name, ComponentSpec.model_fields)
+        if name not in own and meant is not None:
+            raise PicoError(f"{source}: {name} is not a setting", f"did you mean `{meant}`?")
 
 
 def _nothing_hint(spec: MetricSpec, metric: Metric) -> str:
