@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/pico demo
 
 test: $(STAMP) lint
-	$(BIN)/pytest $(OWN_TARGETS:%=--ignore=tests/%)
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(OWN_TARGETS:%=--ignore=tests/%)
 
 lint: $(STAMP)
 	$(BIN)/ruff check
