@@ -43,7 +43,7 @@ def prepared(tmp_path: Path, jsonl: Writer, texts, tokenizer) -> PreparedData:
         ("column.jsonl", b'{"content": "x"}\n', "has no `text`, but: content"),
         ("number.jsonl", b'{"text": 3}\n', "`text` is int, not text"),
         ("wide.txt", "wide".encode("utf-16"), "is UTF-16"),
-        ("cut.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 100)[:-9], "cannot be decompressed"),
+        ("cut.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 100, mtime=0)[:-9], "cannot be decompressed"),
         ("text.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("picture.png", b"x", "files ending in .png are not read"),
         ("short.jsonl", b'{"text": "a"}\n', "a row needs 8"),
