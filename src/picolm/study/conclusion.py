@@ -86,7 +86,8 @@ def _others(judgement: Judgement) -> list[str]:
 def _limits(judgement: Judgement) -> list[str]:
     found = []
     if judgement.failures:
-        found.append(f"{len(judgement.failures)} runs did not end in the ordinary way and are counted as declared.")
+        runs = "1 run" if len(judgement.failures) == 1 else f"{len(judgement.failures)} runs"
+        found.append(f"Not ended in the ordinary way, and counted as declared: {runs}.")
     if judgement.next_look is not None:
         found.append(f"The next declared look is at {judgement.next_look} seeds.")
     if judgement.verdict == "inconclusive":
