@@ -49,7 +49,9 @@ def test_their_file_runs_on_their_folder(tmp_path: Path) -> None:
     share = sigma[:4] / sigma[:4].sum()
     assert circuit.value == pytest.approx(np.exp(-(share * np.log(share)).sum()) / 16, rel=1e-9)
     assert rows[rows.data_type == "gradients"].note.str.startswith("gradient as the original trainer stores it").all()
-    assert (rows[rows.data_type == "weights"].note == "").all()
+    weights_notes = rows[rows.data_type == "weights"].note
+    assert set(weights_notes[rows.component == "ov_circuit"]) == {"rank at most 4 of 16 by construction"}  # a head of width 4
+    assert (weights_notes[rows.component != "ov_circuit"] == "").all()
     assert run_analysis(source, load_analysis(file)).computed == 0
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -9,6 +9,7 @@ from report_example import PLACES, build_run
 
 from picolm.base.registry import Named
 from picolm.records import durable
+from picolm.records.manifest import read_manifest, write_manifest
 from picolm.records.rundir import RunDirectory
 from picolm.report import charts
 from picolm.report.health import health, sheet, summary
@@ -71,8 +72,8 @@ def captured_run(tmp_path: Path) -> RunDirectory:
     run.log_file.unlink()
     for step in run.steps():
         run.evaluation_file(step).unlink()
-        path = run.checkpoint(step) / "manifest.json"
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"tokens": None}), encoding="utf-8")
+        folder = run.checkpoint(step)
+        write_manifest(folder, replace(read_manifest(folder), tokens=None))
     identity = run.identity()
     run.write_identity({**identity, "capture": {"series": "EleutherAI/pythia-14m"}, "max_steps": None})
     sentence = "step 512 has the same weights as step 0 (equal SHA-256)"

@@ -13,7 +13,7 @@ from .recording import Recording
 
 def evaluated_steps(run: Path) -> dict[int, list[str]]:
     """Step -> names of the evaluations with scores."""
-    files = sorted((run / "evaluation").iterdir(), key=lambda path: int(path.stem.removeprefix("step_")))
+    files = sorted((run / "evaluation").glob("step_*.json"), key=lambda path: int(path.stem.removeprefix("step_")))
     contents = [json.loads(path.read_text()) for path in files]
     return {content["step"]: sorted({score["evaluation"] for score in content["scores"]}) for content in contents}
 

@@ -156,8 +156,8 @@ def _refuse_misspelt(spec: ComponentSpec, source: str) -> None:
     """PicoError for an option that the component does not have and that is nearly a key of every component."""
     own = options_model(COMPONENTS.find(spec.name)).model_fields
     for name in spec.options:
-        meant = nearest(name, ComponentSpec.model_fields)
-        if name not in own and meant is not None:
+        meant = nearest(name, {*own, *ComponentSpec.model_fields})
+        if name not in own and meant is not None and meant not in own:
             raise PicoError(f"{source}: {name} is not a setting", f"did you mean `{meant}`?")
 
 
