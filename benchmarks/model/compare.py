@@ -46,7 +46,7 @@ def work(contender: str, cell: Cell, threads: int) -> None:
     """Build and warm up, say so, then time one step for every line on stdin; last, the peak memory."""
     import torch
 
-    from picolm.model.precision import cpu_multiplies_bfloat16
+    from picolm.model.precision import cpu_multiplies
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def work(contender: str, cell: Cell, threads: int) -> None:
         loss_of = torch.compile(loss_of)
 
     # as `pico train` does it: no autocast where it would only emulate (a compiled backward is traced under it)
-    autocast = cell.precision == "bf16" and (contender != "ours" or cpu_multiplies_bfloat16())
+    autocast = cell.precision == "bf16" and (contender != "ours" or cpu_multiplies(torch.bfloat16))
 
     def step() -> tuple[float, float]:
         started, busy = time.perf_counter(), time.process_time()
@@ -167,10 +167,12 @@ def _start(name: str, cell: Cell, threads: int) -> subprocess.Popen:
 
 
 def cells_of(arguments: argparse.Namespace) -> list[Cell]:
-    from picolm.model.precision import cpu_multiplies_bfloat16
+    import torch
+
+    from picolm.model.precision import cpu_multiplies
 
     def tokens(shape: str, precision: str) -> int:
-        slow = precision == "bf16" and not cpu_multiplies_bfloat16()
+        slow = precision == "bf16" and not cpu_multiplies(torch.bfloat16)
         wanted = arguments.tokens // {"tiny": 1, "small": 2, "medium": 4}[shape]
         return wanted // (8 if slow and shape != "tiny" else 4 if slow else 1)
 

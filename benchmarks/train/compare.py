@@ -75,7 +75,7 @@ class Cell:
 
 
 def write_rows(folder: Path, length: int, tokens: int = 200_000) -> dict[str, Any]:
-    """Prepared rows of random words, and the same rows as an array; what a `Cell` says of them."""
+    """Prepared rows of random words with a few for the val split, and the rows as an array; what a `Cell` says of them."""
     import numpy
 
     from picolm.data.contract import open_source
@@ -87,9 +87,11 @@ def write_rows(folder: Path, length: int, tokens: int = 200_000) -> dict[str, An
     documents = [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(tokens // 400)]
     folder.mkdir()
     (folder / "train.txt").write_text("\n".join(documents))
+    (folder / "val.txt").write_text("\n".join(documents[-20:]))
     tokenizer = train_tokenizer(iter(documents[:100]), folder / "tokenizer", vocab_size=300)
     data = folder / "data"
-    prepare([str(folder / "train.txt")], tokenizer=tokenizer, out=data, settings=PrepareSettings(max_seq_len=length))
+    sources, held_out = [str(folder / "train.txt")], [str(folder / "val.txt")]
+    prepare(sources, tokenizer=tokenizer, out=data, settings=PrepareSettings(max_seq_len=length), val_sources=held_out)
     split = open_source(str(data), {}).split("train")
     numpy.save(folder / "rows.npy", split.read(numpy.arange(split.rows)))
     shards = sorted(str(path) for path in (data / "train").glob("*.parquet"))
@@ -155,12 +157,14 @@ def make_litgpt_environment() -> None:
 
 def speed_cells(asked: argparse.Namespace, rows: dict[int, dict[str, Any]]) -> list[Cell]:
     """The cells against the peers. Where the processor lacks bfloat16 instructions the peers emulate them: fewer tokens there."""
-    from picolm.model.precision import cpu_multiplies_bfloat16
+    import torch
+
+    from picolm.model.precision import cpu_multiplies
 
     cells = []
     for shape, length in (name.split("-") for name in asked.cells if "-" in name):
         for precision in asked.precisions:
-            emulated = precision == "bf16" and not cpu_multiplies_bfloat16()
+            emulated = precision == "bf16" and not cpu_multiplies(torch.bfloat16)
             tokens = asked.tokens // (2 if shape == "small" else 1) // (4 if emulated else 1)
             for mode in asked.modes:
                 cut = min(int(length), tokens)

@@ -95,13 +95,13 @@ def train_with_picolm(cell: SimpleNamespace, folder: Path) -> None:
 def train_bare(cell: SimpleNamespace, folder: Path) -> None:
     """The shortest loop around our decoder: no framework, no log, rows from memory."""
     from picolm.model.decoder import DecoderConfig, PicoDecoder
-    from picolm.model.precision import cpu_multiplies_bfloat16
+    from picolm.model.precision import cpu_multiplies
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = PicoDecoder(DecoderConfig(**cell.model, max_seq_len=cell.length)).to(device)
     call = torch.compile(model) if cell.compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-    autocast = cell.precision == "bf16" and (device.type == "cuda" or cpu_multiplies_bfloat16())  # as `pico train` does it
+    autocast = cell.precision == "bf16" and (device.type == "cuda" or cpu_multiplies(torch.bfloat16))  # as `pico train` does it
     for rows_BT in batches(cell):
         tokens_BT = rows_BT.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from ..train.conftest import merged, tiny_content, tiny_data
+from picolm.testing.tiny import merged, training_content
+
+from ..train.conftest import tiny_data
 from .tracing import why_not_traceable
 
 __all__ = ["tiny_data"]
@@ -24,4 +26,4 @@ def traceable() -> None:
 def short_content(data: Path, runs: Path) -> dict[str, Any]:
     """The training file of the run that crashes."""
     changes = {"training": {"max_steps": 4}, "checkpointing": {"steps": [0, 1, 2, 4]}}
-    return merged(tiny_content(data, runs), changes)
+    return merged(training_content(data, runs), changes)

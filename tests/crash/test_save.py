@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ..train.conftest import merged
+from picolm.testing.tiny import merged
+
 from .conftest import short_content
 
 

@@ -105,17 +105,19 @@ def part_of(kind: type[Settings], key: str) -> type[Settings]:
     return pydantic.create_model(f"part_{key}", __base__=Settings, **{key: (field.annotation, field)})  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def to_follow(page: Path) -> list[Block]:
+    """What a reader of the page types."""
+    return [block for block in blocks_of(page) if block.language in RUN and not block.needs]
+
+
+@pytest.mark.parametrize("page", filter(to_follow, PAGES), ids=lambda page: str(page.relative_to(TOP)))
 def test_a_page_can_be_followed_from_top_to_bottom(page: Path, stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    blocks = [block for block in blocks_of(page) if block.language in RUN and not block.needs]
-    if not blocks:
-        return
     monkeypatch.chdir(tmp_path)
     if scenes := scenes_of(page):
         stages(scenes, tmp_path)
     reader = Reader(tmp_path)
-    for block in blocks:
-        reader.follow(block)
+    for block in to_follow(page):
+        reader.follow(block)  # stops at the first block that fails
 
 
 def test_every_block_says_what_language_it_is_in():

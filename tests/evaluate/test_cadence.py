@@ -8,7 +8,7 @@ from picolm.evaluate.cadence import Cadence, resume_cadence, skipped_settings
 from picolm.evaluate.contract import EvaluationConfig, build_evaluations
 from picolm.evaluate.live import LiveEvaluation
 from picolm.records.evaluation import read_scores, read_settings, write_scores
-from picolm.records.items import Items, read_items
+from picolm.records.items import ItemValues, read_items
 from picolm.records.rundir import RunDirectory
 
 TEXT = "metrics: [{name: perplexity, label: often, every_n_steps: 10}, {name: perplexity, label: slow}]"
@@ -99,7 +99,7 @@ def test_a_run_gets_scores_of_what_is_due_and_a_reason_for_what_is_left_out(tmp_
 
 def test_the_last_step_of_a_run_keeps_single_items(tmp_path, monkeypatch, bigram, tokenizer):
     (tmp_path / "mine.py").write_text(
-        "from picolm.evaluate.contract import Evaluation, ItemValues\n"
+        "from picolm.evaluate.contract import Evaluation\nfrom picolm.records.items import ItemValues\n"
         "class Three(Evaluation):\n"
         "    def check(self, given): pass\n"
         "    def run(self, scorer): return []\n"
@@ -113,5 +113,5 @@ def test_the_last_step_of_a_run_keeps_single_items(tmp_path, monkeypatch, bigram
     live = LiveEvaluation(built, config, run, tokenizer=tokenizer, last_step=9, device=torch.device("cpu"), precision="32-true")
     for step in (0, 9):
         live.at(step, 10 * step, bigram, is_checkpoint=True, training_seconds=1.0)
-    assert read_items(run, 9, "Three") == Items("accuracy", [1.0, 0.0, 1.0])
+    assert read_items(run, 9, "Three") == ItemValues("accuracy", [1.0, 0.0, 1.0])
     assert read_items(run, 0, "Three") is None

@@ -106,7 +106,7 @@ def test_single_items_of_a_run_are_kept_and_their_mean_is_the_score(place, monke
     run = RunDirectory(Path("runs/tiny"))
     rows = read_scores(run).query("group == 'all'").set_index("measure").value
     pairs, texts = (read_items(run, 10, name) for name in ("minimal_pairs", "perplexity"))
-    assert pairs.measure == "accuracy" and len(pairs.values) == 6
+    assert pairs.measure == "accuracy" and len(pairs.values) == len(pairs.clusters) == 6
     assert sum(pairs.values) / 6 == rows["accuracy"]
     assert sum(texts.values) / sum(texts.weights) == pytest.approx(rows["loss_per_token"])
     assert read_items(run, 0, "minimal_pairs") is None

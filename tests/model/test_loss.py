@@ -51,7 +51,7 @@ def test_loss_and_gradients_equal_double_precision_for_every_chunk_size(
 def test_under_autocast_the_error_is_that_of_bfloat16_products_or_less(
     in_hardware: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: in_hardware)
+    monkeypatch.setattr(precision, "cpu_multiplies", lambda _: in_hardware)
     hidden_ND, weight_VD, labels_N = problem()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = cross_entropy_sum(hidden_ND, weight_VD, labels_N)

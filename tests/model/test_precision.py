@@ -17,7 +17,7 @@ TOKENS_BT = torch.randint(0, 61, (2, 20), generator=torch.Generator().manual_see
 
 @pytest.mark.parametrize("in_hardware", [True, False])
 def test_bfloat16_is_used_where_the_cpu_has_it_and_only_there(in_hardware: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: in_hardware)
+    monkeypatch.setattr(precision, "cpu_multiplies", lambda _: in_hardware)
     model = build_model(CONFIG, torch.Generator().manual_seed(0))
     exact = model(TOKENS_BT)
     with torch.autocast("cpu", torch.bfloat16):

@@ -23,13 +23,14 @@ import pytest
 
 from picolm.records.manifest import find_damage, read_manifest
 from picolm.records.rundir import RunDirectory
+from picolm.testing.tiny import merged
 from picolm.train.config import parse_config
 from picolm.train.run import Silence
 from picolm.train.train import run_training
 
 from ..crash.conftest import short_content
 from ..crash.stage import hashes
-from ..train.conftest import merged, tiny_data  # noqa: F401 - a fixture
+from ..train.conftest import tiny_data  # noqa: F401 - a fixture
 
 MEGABYTES = 48
 STEPS = (0, 1, 2, 4)

@@ -66,6 +66,20 @@ def test_the_band_is_students_interval_of_the_mean_over_runs():
     assert (row["value"], row["low"], row["high"], row["runs"]) == pytest.approx((1.75, low, high, 3))
 
 
+def test_seeds_whose_tokens_differ_have_one_smooth_mean():
+    """The tokens of a run with episodes depend on what its seed drew; at every update the mean is still over all seeds."""
+    frame = pandas.concat(
+        pandas.DataFrame({"series": "s", "run": run, "step": range(1, 9), "value": value}).assign(
+            tokens=lambda f, w=width: f.step * w
+        )
+        for run, value, width in (("a", 1.0, 100.0), ("b", 2.0, 104.0), ("c", 6.0, 98.0))
+    )
+    chart = charts.runs_over_time(frame, "value", title="loss")
+    means = chart.data
+    assert means["value"].unique() == pytest.approx([3.0]) and len(means) == 8
+    assert means["tokens"].tolist() == pytest.approx([step * (100 + 104 + 98) / 3 for step in range(1, 9)])
+
+
 def test_two_runs_have_a_range_and_one_has_no_band():
     frame = pandas.DataFrame(
         {"series": ["s", "s", "t"], "run": ["a", "b", "c"], "place": 0, "step": 1, "tokens": 1.0, "value": [1.0, 2.0, 5.0]}

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.train.conftest import merged, tiny_content, tiny_data
+from tests.train.conftest import tiny_data
 
 from picolm.records.studydir import StudyDirectory, open_study_directory
 from picolm.study import worker
 from picolm.study.executor import Ended, Job
+from picolm.testing.tiny import merged, training_content
 
 __all__ = ["tiny_data"]
 
@@ -112,7 +113,7 @@ def make_study(tiny_data: Path, tmp_path: Path) -> StudyMaker:
             "training": {"max_steps": 4, "optimization": {"gradient_accumulation_steps": 1}},
             "checkpointing": {"steps": [0], "learning_dynamics": {"enabled": False, "eval_data": None}},
         }
-        content = merged(merged(tiny_content(tiny_data, tmp_path / "unused"), quick), base or {})
+        content = merged(merged(training_content(tiny_data, tmp_path / "unused"), quick), base or {})
         del content["checkpointing"]["runs_dir"], content["checkpointing"]["run_name"]
         (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
         return write_study(folder, **changes)

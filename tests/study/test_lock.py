@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.study.conftest import InThisProcess, Notes, StudyMaker, study_content, write_study
-from tests.train.conftest import merged
 
 from picolm.base.config import identity_hash
 from picolm.base.errors import PicoError
@@ -18,6 +17,7 @@ from picolm.study.lock import find_lock, read_lock
 from picolm.study.locking import lock_study, lock_to_run
 from picolm.study.runner import run_study
 from picolm.study.tamper import find_deviations, find_tampering
+from picolm.testing.tiny import merged, training_content
 from picolm.train.config import load_config
 
 
@@ -141,10 +141,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """A study all of whose runs have ended."""
     folder = tmp_path_factory.mktemp("ended") / "study"
     folder.mkdir()
-    from tests.train.conftest import tiny_content
 
     content = merged(
-        tiny_content(tiny_data, folder),
+        training_content(tiny_data, folder),
         {
             "training": {"max_steps": 3},
             "checkpointing": {"steps": [0], "learning_dynamics": {"enabled": False, "eval_data": None}},

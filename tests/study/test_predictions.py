@@ -10,7 +10,7 @@ import pytest
 from tests.study.synthetic import Runs, lock_of, losses_apart, study
 
 from picolm.base.errors import PicoError
-from picolm.records.items import Items, write_items
+from picolm.records.items import ItemValues, write_items
 from picolm.study import spec_predictions
 from picolm.study.judge import judge
 from picolm.study.predictions.contract import KINDS, kind_of
@@ -316,7 +316,7 @@ def keeps_items(gap, spread):
                 cell.run,
                 40,
                 "perplexity",
-                Items(
+                ItemValues(
                     "loss_per_token",
                     (3 + 0.01 * cell.seed - lower).tolist() if cell.variant == "treated" else [3 + 0.01 * cell.seed] * 200,
                 ),

@@ -261,6 +261,20 @@ def test_two_level_bootstrap_has_the_width_of_both_levels():
     assert found.mean == pytest.approx(effects.mean()) and found.p < 0.01 and (found.seeds, found.items) == (40, 300)
 
 
+def test_items_that_resemble_each_other_are_drawn_as_clusters_of_any_size():
+    sizes = np.arange(30) % 5 + 1
+    cluster_part = normal(19, 1, 30).repeat(sizes)
+    effects = 1.0 + cluster_part[None] + 0.01 * normal(20, 40, sizes.sum())
+    found = two_level_bootstrap(effects, clusters_I=np.arange(30).repeat(sizes).astype(str), draws=4000)
+    # linearised variance of a ratio of sums over clusters: Cochran (1977), Sampling Techniques, section 2.11
+    deviations_C = np.bincount(np.arange(30).repeat(sizes), effects.mean(axis=0) - effects.mean())
+    expected = np.sqrt(np.mean(deviations_C**2) / 30) / sizes.mean()
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(expected, rel=0.1)
+    assert found.mean == pytest.approx(effects.mean()) and found.items == 30
+    alone = two_level_bootstrap(effects, draws=4000)
+    assert alone.high - alone.low < 0.8 * (found.high - found.low)
+
+
 def test_two_level_bootstrap_of_one_constant_is_that_constant():
     found = two_level_bootstrap(np.full((5, 20), 0.3), shift=0.2, draws=500)
     assert found.low == pytest.approx(0.3) == found.high and found.p == 1 / 501

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 from picolm.testing.checks import check_evaluation, complaints
 from picolm.testing.checks.evaluation import EVALUATION_PROMISES
 from picolm.testing.tiny import Workshop

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from picolm.train.train import run_training
 
 from .conftest import ConfigMaker
@@ -38,3 +40,12 @@ def test_a_budget_leaves_evaluations_out_and_says_so(make_config: ConfigMaker, t
     assert steps[2] == []
     skipped = json.loads((run / "evaluation" / "step_2.json").read_text())["settings"]["perplexity"]["skipped"]
     assert "the budget is 1e-09" in skipped
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "64-true"])
+def test_a_run_of_any_precision_is_evaluated(make_config: ConfigMaker, tiny_data: Path, precision: str):
+    evaluation = {"metrics": [{"name": "perplexity", "data": str(tiny_data)}]}
+    run = run_training(
+        make_config(training={"max_steps": 1, "fabric": {"precision": precision}}, evaluation=evaluation), Recording()
+    ).run
+    assert evaluated_steps(run)[1] == ["perplexity"]

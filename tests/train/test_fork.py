@@ -13,10 +13,11 @@ from picolm.base.errors import PicoError
 from picolm.cli.main import app
 from picolm.records import trainlog
 from picolm.records.rundir import RunDirectory
+from picolm.testing.tiny import training_content
 from picolm.train.fork import Fork, parse_fork
 from picolm.train.train import run_training
 
-from .conftest import ConfigMaker, tiny_content
+from .conftest import ConfigMaker
 from .recording import Recording, all_equal, file_hashes, weights
 
 
@@ -90,7 +91,7 @@ def test_a_fork_of_an_existing_run_is_refused_and_one_at_the_end_has_nothing_to_
 def test_the_command_line_forks_and_repeating_the_command_continues(make_config: ConfigMaker, tiny_data: Path, tmp_path: Path):
     whole = run_training(make_config("whole"), Recording()).run
     path = tmp_path / "branch.yaml"
-    path.write_text(yaml.safe_dump(tiny_content(tiny_data, tmp_path / "runs", "branch")))
+    path.write_text(yaml.safe_dump(training_content(tiny_data, tmp_path / "runs", "branch")))
     command = ["train", str(path), "--fork-from", f"{whole}@5"]
     for _ in range(2):
         result = CliRunner().invoke(app, command)

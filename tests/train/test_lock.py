@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_the_heartbeat_keeps_the_lock_fresh(tmp_path: Path):
         while path.stat().st_mtime == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert time.time() - path.stat().st_mtime < 5
+
+
+def test_no_thread_outlives_its_write():
+    """A thread that has computed with torch keeps OpenMP workers, which slow down the loop (docs/log.md)."""
+    saver, writers = BackgroundSaver(), []
+    saver.submit("checkpoint", lambda: writers.append(threading.current_thread()))
+    saver.wait()
+    writers[0].join(timeout=10)
+    assert not writers[0].is_alive()
 
 
 def test_background_writes_keep_their_order_and_errors_reach_the_caller():

@@ -16,16 +16,17 @@ import yaml
 from safetensors.torch import load_file
 
 from picolm.records import trainlog
+from picolm.testing.tiny import merged, training_content
 from picolm.train.train import run_training
 
-from .conftest import ConfigMaker, merged, tiny_content
+from .conftest import ConfigMaker
 from .recording import Recording
 
 PICO = [sys.executable, "-m", "picolm.cli.main"]
 
 
 def write_config(folder: Path, data: Path, name: str, **changes: Any) -> Path:
-    content = merged(tiny_content(data, folder / "runs", name), changes)
+    content = merged(training_content(data, folder / "runs", name), changes)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -49,7 +50,9 @@ def test_two_processes_give_the_losses_and_the_files_of_one(
 ):
     training = {"max_steps": 50, "fabric": {"precision": precision}}
     one = run_training(make_config("one", training=training), Recording()).run
-    config = write_config(tmp_path, tiny_data, "two", training=merged(tiny_content(tiny_data, tmp_path)["training"], training))
+    config = write_config(
+        tmp_path, tiny_data, "two", training=merged(training_content(tiny_data, tmp_path)["training"], training)
+    )
     result = train(config, "training.fabric.num_devices=2")
     assert result.returncode == 0, result.stderr
     two = tmp_path / "runs" / "two"

@@ -271,14 +271,17 @@ def test_all_names_that_cannot_be_reached_are_in_one_message(make_config: Config
         run_training(make_config(**changes), Recording())
 
 
-def test_bfloat16_that_the_processor_would_only_emulate_trains_as_float32_compiled_too(make_config: ConfigMaker):
+@pytest.mark.parametrize(("asked", "dtype"), [("bf16-mixed", torch.bfloat16), ("16-mixed", torch.float16)])
+def test_16_bits_that_the_processor_would_only_emulate_train_as_float32_compiled_too(
+    make_config: ConfigMaker, asked: str, dtype: torch.dtype
+):
     """A compiled backward pass is traced under autocast, so switching it off inside the model would not be enough."""
-    from picolm.model.precision import cpu_multiplies_bfloat16
+    from picolm.model.precision import cpu_multiplies
 
-    if cpu_multiplies_bfloat16():
-        pytest.skip("this processor multiplies bfloat16: nothing is emulated")
+    if cpu_multiplies(dtype):
+        pytest.skip(f"this processor multiplies {dtype}: nothing is emulated")
     runs = {}
-    for precision in ("32-true", "bf16-mixed"):
+    for precision in ("32-true", asked):
         changes = {"training": {"compile": True, "deterministic": True, "max_steps": 2, "fabric": {"precision": precision}}}
         runs[precision] = run_training(make_config(precision, **changes), Recording()).run
-    assert all_equal(weights(runs["32-true"], 2), weights(runs["bf16-mixed"], 2))
+    assert all_equal(weights(runs["32-true"], 2), weights(runs[asked], 2))

@@ -221,7 +221,7 @@ def _explain(model: type[Settings], error: pydantic.ValidationError, source: str
     problems = error.errors(include_url=False)
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
-    place = _place(model, [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))])
+    place = _place(model, problem["loc"])
     key = ".".join(place.keys)
     if problem["type"] == "extra_forbidden":
         hint = _key_hint(model, place.keys, _fields_of(place.parents))
@@ -234,6 +234,8 @@ def _explain(model: type[Settings], error: pydantic.ValidationError, source: str
     if problem["type"] in _NO_MAPPING:
         return _explain_no_mapping(problem["input"], key, place, source, _also_missing(problems))
     where = f"{source}: {key} = {_shown(problem['input'])}: " if key else f"{source}: "
+    if place.of_several:  # the other problems are of the same value, which is not of the other types either
+        return PicoError(where + ("not of a type that is allowed here" if _is_label(problem["loc"][-1]) else message), place.hint)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return PicoError(where + message + more, place.hint)
 
@@ -303,6 +305,8 @@ class _Place(typing.NamedTuple):
     hint: str
     types: list[Any]
     """What may stand at the last key."""
+    of_several: bool = False
+    """Whether values of several types may stand there, to one of which the error belongs."""
 
 
 def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
@@ -311,6 +315,7 @@ def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
     types_here: list[Any] = [model]
     parents: list[Any] = [model]
     hint = ""
+    location, labelled = [part for part in location if not _is_label(part)], any(map(_is_label, location))
     for part in location:
         of_kind = [kind for kind in types_here if len(types_here) > 1 and str(part) in kinds_named(kind)]
         if of_kind:
@@ -321,7 +326,15 @@ def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
         parents = types_here
         types_here = list(leaf_types(field.annotation)) if field is not None else element_types(types_here)
         keys.append(str(part))
-    return _Place(keys, parents, hint, types_here)
+    return _Place(keys, parents, hint, types_here, labelled)
+
+
+def _is_label(part: Any) -> bool:
+    """Whether pydantic means a type here, one of several that are allowed, and not a key or a number in a list."""
+    return isinstance(part, str) and ("[" in part or part.startswith("function-") or part in _SIMPLE_TYPES)
+
+
+_SIMPLE_TYPES = {"str", "int", "float", "bool", "constrained-int", "constrained-float", "constrained-str"}
 
 
 def kinds_named(kind: Any) -> tuple[Any, ...]:

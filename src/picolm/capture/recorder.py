@@ -81,20 +81,26 @@ class Recorder:
         self.activations = {name: torch.cat(chunks) for name, chunks in passes.items() if chunks}
 
     @contextmanager
-    def circuits_of(self, model: nn.Module) -> Iterator[CircuitGradients]:
-        """Sum up the exact gradients of the planned circuits over the forward and backward passes inside the block."""
+    def circuits_of(self, model: nn.Module, loss_scale: float = 1.0) -> Iterator[CircuitGradients]:
+        """Sum up the exact gradients of the planned circuits over the forward and backward passes inside the block.
+
+        `loss_scale`: a factor of the loss in those passes, taken out of the sums.
+        """
         modules = dict(model.named_modules())
         watched = {circuit.name: (modules[circuit.value], modules[circuit.output]) for circuit in self.plan.circuits}
         with circuit_gradients(watched) as gradients:
             yield gradients
-        self.ov_gradients = {name: total.cpu() for name, total in gradients.totals.items()}
+        self.ov_gradients = {name: total.cpu() / loss_scale for name, total in gradients.totals.items()}
 
     @contextmanager
-    def frozen_of(self, modules: Mapping[str, nn.Module]) -> Iterator[FrozenGradients]:
-        """Sum up the gradients of the planned ones of `modules`, whose weights get none, over the passes inside the block."""
+    def frozen_of(self, modules: Mapping[str, nn.Module], loss_scale: float = 1.0) -> Iterator[FrozenGradients]:
+        """Sum up the gradients of the planned ones of `modules`, whose weights get none, over the passes inside the block.
+
+        `loss_scale`: a factor of the loss in those passes, taken out of the sums.
+        """
         with frozen_gradients({name: modules[name] for name in self.plan.tensor_names if name in modules}) as gradients:
             yield gradients
-        self.frozen = {name: total.cpu() for name, total in gradients.totals.items()}
+        self.frozen = {name: total.cpu() / loss_scale for name, total in gradients.totals.items()}
 
     @contextmanager
     def micro_batches_of(self, plain_tensors: Mapping[str, Tensor], tokens: Sequence[int], scale: float) -> Iterator[None]:

@@ -31,7 +31,7 @@ def evaluate(
         typer.Option(metavar="NAME[:KEY=VALUE,...]", help="Evaluation to run, such as `perplexity:data=texts`. Repeatable."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Take the evaluations from the section `evaluation` of this file.")] = None,
-    precision: Annotated[str, typer.Option(help="`32-true` or `bf16-mixed`.")] = "32-true",
+    precision: Annotated[str, typer.Option(help="`32-true`, `bf16-mixed` or `16-mixed`.")] = "32-true",
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `mps`, or `auto`.")] = "auto",
     table: Annotated[bool, typer.Option("--table", help="Models side by side, with the paper's Table 2 as quoted rows.")] = False,
     output: Annotated[

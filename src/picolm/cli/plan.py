@@ -49,14 +49,14 @@ def plan(
 def _measured(config: RunConfig[Any], planned: RunPlan) -> float:
     """Tokens per second of all devices, if each is as fast as the one here."""
     from picolm.train.methods.plain import Plain
-    from picolm.train.setup import build_fabric
+    from picolm.train.setup import build_fabric, loss_scale_of
     from picolm.train.speed import measure_tokens_per_second
 
     devices = config.training.fabric.num_devices * config.training.fabric.num_nodes
     one = config.training.fabric.model_copy(update={"num_devices": 1, "num_nodes": 1})
     alone = config.model_copy(update={"training": config.training.model_copy(update={"fabric": one})})
     row_tokens = planned.tokens_per_step // config.data.dataloader.batch_size
-    return devices * measure_tokens_per_second(config, build_fabric(alone, Plain()), row_tokens=row_tokens)
+    return devices * measure_tokens_per_second(config, build_fabric(alone, Plain(), loss_scale_of(config)), row_tokens=row_tokens)
 
 
 def lines(planned: RunPlan, rate: float | None, hours: float | None) -> list[str]:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.estimates import Estimate, mean_of
 from picolm.evaluate.files import Record, data_files, hash_of_files, number_of, read_records, text_of, texts_of
 from picolm.evaluate.scorer import Continuation, Scorer, encode_continuations
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 
 
 class Item(NamedTuple):

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import ItemValues, NamedEvaluation
+from picolm.evaluate.contract import NamedEvaluation
 from picolm.evaluate.estimates import Estimate, mean_of, ratio_of
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 
 
 class Cell(NamedTuple):

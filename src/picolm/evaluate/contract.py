@@ -22,6 +22,7 @@ from picolm.base.config import OPERATIONAL, AlsoWritten, Settings
 from picolm.base.errors import PicoError
 from picolm.base.registry import Named, Registry, checked_options
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,16 +53,6 @@ class Given:
     """The longest sequence the model accepts, in tokens; None if it is not known yet."""
     vocab_size: int | None = None
     """How many token ids the model knows; None if it is not known yet."""
-
-
-class ItemValues(NamedTuple):
-    """The headline measure item by item, in the order of the data: what two models can be compared on in pairs."""
-
-    measure: str
-    values: Sequence[float]
-    clusters: Sequence[str] | None = None
-    weights: Sequence[float] | None = None
-    """Denominators, where the measure is a ratio of sums, such as tokens for the loss per token."""
 
 
 class Evaluation(ABC):

@@ -14,7 +14,7 @@ from picolm.evaluate.contract import EvaluationConfig, NamedEvaluation, run_eval
 from picolm.evaluate.processes import Processes, all_processes
 from picolm.evaluate.scorer import Tokenizer
 from picolm.records.evaluation import write_scores
-from picolm.records.items import Items, write_items
+from picolm.records.items import write_items
 from picolm.records.rundir import RunDirectory
 
 
@@ -76,4 +76,4 @@ def keep_items(run: RunDirectory, step: int, evaluations: Sequence[NamedEvaluati
     for named in evaluations:
         values = named.evaluation.item_values()
         if values is not None:
-            write_items(run, step, named.label, Items(values.measure, values.values, values.weights))
+            write_items(run, step, named.label, values)

@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.perplexity import DocumentPerplexity, Perplexity
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 
 
 class Section(Evaluation):

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.documents import Documents, Source, open_documents
 from picolm.evaluate.estimates import LARGEST_LOSS, Estimate, exponential_of, mean_of, mean_of_estimates, ratio_of
 from picolm.evaluate.scorer import Scorer
 from picolm.evaluate.sharing import TokenSequence
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 
 NATS_PER_BIT = float(np.log(2.0))
 

@@ -45,6 +45,10 @@ class SequenceScores(NamedTuple):
     """Whether greedy decoding would have given all its scored tokens."""
 
 
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": None, "64-true": None}
+"""Name -> dtype of autocast, if it needs any."""
+
+
 class Scorer:
     """A model ready to score. Inside `with`, the model is in evaluation mode; afterwards it is as it was before."""
 
@@ -66,8 +70,8 @@ class Scorer:
         `batch_tokens` limits the tokens in a forward pass (None: 2,048 on a CPU, 65,536 elsewhere), `logit_bytes` its logits
         where a model makes them for every position; neither affects the scores. `processes` share the work; None: this one.
         """
-        if precision not in ("32-true", "bf16-mixed", "bf16-true"):
-            raise PicoError(f"precision `{precision}` is not known", "allowed: `32-true`, `bf16-mixed`, `bf16-true`")
+        if precision not in PRECISIONS:
+            raise PicoError(f"precision `{precision}` is not known", f"allowed: {', '.join(f'`{name}`' for name in PRECISIONS)}")
         self.model = model
         self.device = torch.device(device) if device is not None else _device_of(model)
         self.max_seq_len = max_seq_len or longest_sequence(model)
@@ -146,10 +150,11 @@ class Scorer:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The arithmetic that was asked for, to be entered around a forward pass."""
-        if self._precision != "bf16-mixed":
+        dtype = PRECISIONS[self._precision]
+        if dtype is None:
             return nullcontext()
         # Without the cache: weights cast here must not be found by an enclosing autocast that needs their gradients.
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
+        return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
 
     def _check(self, sequences: Sequence[TokenSequence]) -> None:
         vocabulary = vocabulary_of(self.model)

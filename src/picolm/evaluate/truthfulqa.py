@@ -13,11 +13,12 @@ from pydantic import PositiveInt
 
 from picolm.base.errors import PicoError
 from picolm.evaluate.choice import Item, Items, choice_score, choice_scores
-from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given, ItemValues
+from picolm.evaluate.contract import EVALUATIONS, Evaluation, Given
 from picolm.evaluate.estimates import mean_of
 from picolm.evaluate.files import Record, text_of, value_of
 from picolm.evaluate.scorer import Scorer
 from picolm.records.evaluation import Score
+from picolm.records.items import ItemValues
 
 PROMPT = "\n\n".join(
     f"Q: {question}\nA: {answer}"

@@ -6,7 +6,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from picolm.model.contract import LanguageModel
-from picolm.model.precision import cpu_multiplies_bfloat16
+from picolm.model.precision import cpu_multiplies
 
 
 def attention_kernel(model: LanguageModel, *, tokens: int, device: torch.device, dtype: torch.dtype) -> str:
@@ -14,7 +14,7 @@ def attention_kernel(model: LanguageModel, *, tokens: int, device: torch.device,
 
     Asked of the very function by which `scaled_dot_product_attention` chooses. `math` holds all scores at once and is slow.
     """
-    if device.type == "cpu" and dtype == torch.bfloat16 and not cpu_multiplies_bfloat16():
+    if device.type == "cpu" and not cpu_multiplies(dtype):
         dtype = torch.float32
     layout = model.layout()
     query_1HTK, key_1GTK = (

@@ -46,7 +46,7 @@ def merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def training_content(data: Path, runs: Path, name: str) -> dict[str, Any]:
+def training_content(data: Path, runs: Path, name: str = "tiny") -> dict[str, Any]:
     """A training file as a mapping: eight updates of eight rows in two micro-batches, three snapshots on the way."""
     return {
         "data": {"dataset": {"name": str(data)}, "dataloader": {"batch_size": 8}},

@@ -147,6 +147,8 @@ class Checkpointer:
             method_tokens=self._progress.method_tokens,
             flops=self._progress.flops,
             method_flops=self._progress.method_flops,
+            loss_scale=parts.loss_scale.value,
+            loss_scale_updates=parts.loss_scale.updates,
             optimizer=parts.optimizer,
             names=parts.parameter_names,
             method_state=method_state,

@@ -74,7 +74,7 @@ class OptimizationConfig(Settings):
     """Largest norm of the gradient over all parameters; larger ones are scaled down. Null: no clipping."""
 
 
-Precision = Literal["32-true", "bf16-mixed", "64-true"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
 class FabricConfig(Settings):
@@ -85,7 +85,7 @@ class FabricConfig(Settings):
     num_devices: Annotated[PositiveInt, OPERATIONAL] = 1
     """Devices per machine."""
     precision: Precision = "bf16-mixed"
-    """Arithmetic of the forward and backward pass; the weights stay in 32 bits."""
+    """Arithmetic of the forward and backward pass; the weights stay in 32 bits. `16-mixed` is for GPUs that lack bfloat16."""
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps", "gpu"], OPERATIONAL] = "auto"
     """Kind of device; `auto` takes a GPU if there is one."""
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from picolm.train.checkpoint import Checkpointer
 from picolm.train.guard import accepts
 from picolm.train.log import StepLog
-from picolm.train.methods.contract import Series
+from picolm.train.loss_scale import are_finite
+from picolm.train.methods.contract import Series, StepBatch, StepResult
 from picolm.train.processes import agree
 from picolm.train.run import Observer, Parts, Progress, advance, step_batch
 from picolm.train.stop import StopFlag
@@ -30,9 +31,7 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
         batch = step_batch(parts, step, tokens_BT)
         with log.pausing():
             checkpointer.begin(batch)
-        with checkpointer.observing():  # does nothing on ordinary steps
-            result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
-        checkpointer.copy_gradients(result.objective)
+        result = compute_gradient(parts, batch, checkpointer)
         gradient_norm = clip_gradients(parts.trained, parts.config.training.optimization.clip_norm)
         applied = accepts(parts, progress, step, result, gradient_norm)
         with checkpointer.observing_update():
@@ -46,6 +45,21 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
             return False  # continues from the checkpoint just sealed; the update after it is made again, identically
     finish(parts, checkpointer, last)
     return True
+
+
+def compute_gradient(parts: Parts, batch: StepBatch, checkpointer: Checkpointer) -> StepResult:
+    """The method's gradient, looked into on scheduled steps. With `16-mixed`, made again if it overflowed."""
+
+    def attempt() -> StepResult:
+        parts.optimizer.zero_grad(set_to_none=True)
+        with checkpointer.observing():  # does nothing on ordinary steps
+            result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
+        parts.loss_scale.unscale(parts.trained.values())
+        return result
+
+    result = parts.loss_scale.fitting(attempt, lambda _: agree(parts.fabric, not are_finite(gradients_of(parts.trained))))
+    checkpointer.copy_gradients(result.objective)
+    return result
 
 
 def update(parts: Parts, step: int, applied: bool) -> Series:
@@ -64,11 +78,15 @@ def update(parts: Parts, step: int, applied: bool) -> Series:
 
 def clip_gradients(parameters: Mapping[str, Tensor], limit: float | None) -> Tensor:
     """The norm of the gradient over all parameters before clipping; gradients are scaled down if it exceeds `limit`."""
-    gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = torch.nn.utils.get_total_norm(gradients_of(parameters))
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(list(parameters.values()), limit, norm)
     return norm
+
+
+def gradients_of(parameters: Mapping[str, Tensor]) -> list[Tensor]:
+    """The gradients of those that have one."""
+    return [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
 
 
 def finish(parts: Parts, checkpointer: Checkpointer, last: int) -> None:
@@ -77,8 +95,6 @@ def finish(parts: Parts, checkpointer: Checkpointer, last: int) -> None:
         return
     batch = step_batch(parts, last, parts.loader.batch_of_step(last))
     checkpointer.begin(batch)
-    with checkpointer.observing():
-        result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
-    checkpointer.copy_gradients(result.objective)
+    compute_gradient(parts, batch, checkpointer)
     parts.optimizer.zero_grad(set_to_none=True)
     checkpointer.finish(False)

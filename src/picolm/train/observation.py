@@ -15,9 +15,10 @@ import torch
 from picolm.capture.plan import CapturePlan
 from picolm.capture.recorder import Recorder
 from picolm.capture.writer import SnapshotBatch
+from picolm.train.loss_scale import are_finite
 from picolm.train.methods.contract import StepBatch
 from picolm.train.methods.plain import Plain
-from picolm.train.processes import average_gradients, gather, total
+from picolm.train.processes import agree, average_gradients, gather, total
 from picolm.train.run import Parts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class StepObservation:
                 watch.enter_context(_inside(recorder, parts))
             if recorder.plan.micro_batch_norms and parts.method.is_language_model_pass:
                 tokens = [micro_BT.shape[0] * (micro_BT.shape[1] - 1) for micro_BT in batch.micro_batches]
-                scale = parts.fabric.world_size / batch.global_tokens
+                scale = parts.loss_scale.value * parts.fabric.world_size / batch.global_tokens
                 watch.enter_context(recorder.micro_batches_of(parts.plain_tensors, tokens, scale))
             yield
 
@@ -112,24 +113,31 @@ class StepObservation:
         """Forward and backward over the val batch, shared between processes; gradients are copied and cleared."""
         if self._val is None:
             return None
-        parts, recorder = self._parts, Recorder(plan)
+        parts = self._parts
         whole_BT = torch.from_numpy(self._val.batch.tokens)
         share_BT = whole_BT.tensor_split(parts.fabric.world_size)[parts.fabric.global_rank].to(parts.fabric.device)
         batch = StepBatch(0, torch.split(share_BT, self._val.micro_batch_sequences), whole_BT.numel() - len(whole_BT))
         parts.fabric_model.eval()
-        # Uncompiled: batches of another size would leave kernels behind that the training step then takes instead of its own.
-        # Nothing is exchanged: data parallelism would wait for parameters of the method that have no part in this pass.
-        several = parts.fabric.world_size > 1
-        with (
-            torch.compiler.set_stance("force_eager"),
-            parts.fabric.no_backward_sync(cast("_FabricModule", parts.fabric_model), enabled=several),
-            _inside(recorder, parts),
-        ):
-            Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
-        average_gradients(parts.trained.values(), parts.fabric)
+
+        def attempt() -> Recorder:
+            recorder = Recorder(plan)
+            # Uncompiled: batches of another size would leave kernels behind that the training step then takes instead of its own.
+            # Nothing is exchanged: data parallelism would wait for parameters of the method that have no part in this pass.
+            with (
+                torch.compiler.set_stance("force_eager"),
+                parts.fabric.no_backward_sync(cast("_FabricModule", parts.fabric_model), enabled=parts.fabric.world_size > 1),
+                _inside(recorder, parts),
+            ):
+                Plain().forward_backward(parts.fabric_model, batch, parts.fabric)
+            parts.loss_scale.unscale(parts.trained.values())
+            average_gradients(parts.trained.values(), parts.fabric)
+            recorder.copy_gradients(parts.plain_tensors)
+            parts.optimizer.zero_grad(set_to_none=True)
+            return recorder
+
+        with parts.loss_scale.kept():
+            recorder = parts.loss_scale.fitting(attempt, self._overflowed)
         parts.fabric_model.train()
-        recorder.copy_gradients(parts.plain_tensors)
-        parts.optimizer.zero_grad(set_to_none=True)
         return recorder
 
     def _observe_uncompiled(self, recorder: Recorder, batch: StepBatch) -> None:
@@ -139,19 +147,36 @@ class StepObservation:
         """
         parts = self._parts
         frozen = parts.method.frozen_modules(parts.model)
-        with torch.random.fork_rng(), parts.fabric.autocast(), recorder.activations_of(parts.model):
-            if not (recorder.plan.circuits or frozen):
-                with torch.no_grad():
-                    for tokens_BT in batch.micro_batches:
-                        parts.model(tokens_BT[:, :-1])
-                return
+        if not (recorder.plan.circuits or frozen):
+            with torch.random.fork_rng(), parts.fabric.autocast(), recorder.activations_of(parts.model), torch.no_grad():
+                for tokens_BT in batch.micro_batches:
+                    parts.model(tokens_BT[:, :-1])
+            return
+
+        def attempt() -> Recorder:
+            loss_scale = parts.loss_scale.value
             scale = parts.fabric.world_size / batch.global_tokens
-            with recorder.circuits_of(parts.model) as circuits, recorder.frozen_of(frozen) as weights:
+            with (
+                torch.random.fork_rng(),
+                parts.fabric.autocast(),
+                recorder.activations_of(parts.model),
+                recorder.circuits_of(parts.model, loss_scale) as circuits,
+                recorder.frozen_of(frozen, loss_scale) as weights,
+            ):
                 for tokens_BT in batch.micro_batches:
                     loss_sum = parts.model(tokens_BT[:, :-1], labels_BT=tokens_BT[:, 1:])
-                    torch.autograd.grad(loss_sum * scale, [*circuits.outputs, *weights.outputs])
+                    torch.autograd.grad(loss_sum * scale * loss_scale, [*circuits.outputs, *weights.outputs])
                     circuits.outputs.clear()
                     weights.outputs.clear()
+            return recorder
+
+        with parts.loss_scale.kept():
+            parts.loss_scale.fitting(attempt, self._overflowed)
+
+    def _overflowed(self, recorder: Recorder) -> bool:
+        """Whether a gradient that was seen in any process is not finite."""
+        seen = [*recorder.gradients.values(), *recorder.frozen.values(), *recorder.ov_gradients.values()]
+        return agree(self._parts.fabric, not are_finite(seen))
 
     def _gather(self, recorder: Recorder) -> None:
         """Put together what the processes saw: activations in the order of the rows, gradients that are not shared as means."""
@@ -182,7 +207,7 @@ def _inside(recorder: Recorder, parts: Parts) -> Iterator[None]:
     """Keep what can be seen in the passes of the uncompiled model inside the block."""
     with ExitStack() as watch:
         watch.enter_context(recorder.activations_of(parts.model))
-        watch.enter_context(recorder.frozen_of(parts.method.frozen_modules(parts.model)))
+        watch.enter_context(recorder.frozen_of(parts.method.frozen_modules(parts.model), parts.loss_scale.value))
         if recorder.plan.circuits:
-            watch.enter_context(recorder.circuits_of(parts.model))
+            watch.enter_context(recorder.circuits_of(parts.model, parts.loss_scale.value))
         yield

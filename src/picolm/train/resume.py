@@ -110,6 +110,7 @@ def restore(parts: Parts, progress: Progress, folder: Path) -> int:
         restore_generators(state.generators[parts.fabric.global_rank])
     parts.method.restore(state.method_state(parts.fabric.global_rank, parts.fabric.world_size), parts.model)
     parts.method.start(state.step, parts.model, parts.optimizer)
+    parts.loss_scale.restore(state.loss_scale, state.loss_scale_updates)
     _take_counts(progress, state)
     progress.skipped = state.skipped
     progress.parent = manifest_hash(folder)

@@ -14,6 +14,7 @@ from picolm.model.contract import LanguageModel
 from picolm.optim.contract import Schedule
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
+from picolm.train.loss_scale import LossScale
 from picolm.train.methods.contract import StepBatch, StepResult, TrainingMethod
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     method: TrainingMethod
+    loss_scale: LossScale
     loader: BatchLoader
     """Rows of this process."""
     whole_loader: BatchLoader

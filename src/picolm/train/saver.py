@@ -12,10 +12,14 @@ from picolm.base.errors import PicoError
 
 
 class BackgroundSaver:
-    """A single writer thread. The loop waits for it only when the next checkpoint comes before the last is written."""
+    """One writer thread at a time. The loop waits for it only when the next checkpoint comes before the last is written.
+
+    Each write has a thread of its own, which ends with it: a thread that has once computed with torch keeps OpenMP workers, and
+    as long as those are more than the cores, the workers of the loop sleep between kernels instead of waiting for the next
+    (docs/log.md: training on two cores was 24 % slower after the first checkpoint).
+    """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
         self._what = ""
 
@@ -23,7 +27,9 @@ class BackgroundSaver:
         """Write in the background, after the write before is done; the seconds waited for that one."""
         seconds = self.wait()
         self._what = what
-        self._running = self._executor.submit(write)
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._running = executor.submit(write)
+        executor.shutdown(wait=False)
         return seconds
 
     def wait(self) -> float:
@@ -42,8 +48,5 @@ class BackgroundSaver:
         return time.perf_counter() - begun
 
     def close(self) -> None:
-        """Finish what is being written and stop the thread."""
-        try:
-            self.wait()
-        finally:
-            self._executor.shutdown()
+        """Finish what is being written."""
+        self.wait()

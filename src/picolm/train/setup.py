@@ -18,7 +18,7 @@ from picolm.data.loader import BatchLoader, build_loader
 from picolm.data.tokenizer import load_tokenizer
 from picolm.hub.outbox import Destination
 from picolm.model.contract import LanguageModel, build_model, flops_per_token
-from picolm.model.precision import cpu_multiplies_bfloat16
+from picolm.model.precision import cpu_multiplies
 from picolm.optim.contract import OPTIMIZERS, build_schedule, optimizer_options
 from picolm.records.rundir import RunDirectory
 from picolm.train import identity
@@ -26,8 +26,9 @@ from picolm.train.config import Precision, RunConfig
 from picolm.train.evaluation import Evaluator, prepare_evaluator
 from picolm.train.fork import Fork, check_fork
 from picolm.train.inputs import all_problems, open_checked_data, open_val_rows
+from picolm.train.loss_scale import LossScale
 from picolm.train.methods.build import build_method
-from picolm.train.methods.contract import COMPILED, SEVERAL_PROCESSES, TrainingMethod
+from picolm.train.methods.contract import COMPILED, SCALED_LOSS, SEVERAL_PROCESSES, TrainingMethod
 from picolm.train.observation import ValBatch
 from picolm.train.online import OnlineAnalysis, build_online
 from picolm.train.publication import destination_of, refuse_secrets_in
@@ -67,7 +68,8 @@ def build_training(
     torch.use_deterministic_algorithms(config.training.deterministic)
     loader = loader_of(config, data)
     method = build_method(config, row_tokens=loader.row_length - 1, rows_of_step=loader.batch_of_step)
-    parts = build_parts(config, directory, build_fabric(config, method), method, data)
+    loss_scale = loss_scale_of(config)
+    parts = build_parts(config, directory, build_fabric(config, method, loss_scale), method, loss_scale, data)
     plan, val = build_capture(config, parts, val_rows)
     return Training(
         parts,
@@ -95,9 +97,10 @@ def check_continuation(directory: RunDirectory, config: RunConfig[Any], data: To
     torch.set_num_threads(directory.identity()["environment"]["threads"])
 
 
-def build_fabric(config: RunConfig[Any], method: TrainingMethod) -> Fabric:
+def build_fabric(config: RunConfig[Any], method: TrainingMethod, loss_scale: LossScale) -> Fabric:
     """Fabric on the devices asked for, with all processes launched; PicoError if there are fewer devices."""
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     asked = config.training.fabric
@@ -106,7 +109,7 @@ def build_fabric(config: RunConfig[Any], method: TrainingMethod) -> Fabric:
             f"training.fabric.accelerator = {asked.accelerator}: this machine has no CUDA device",
             "--set training.fabric.accelerator=auto" + _smaller_fabric_hint(config),
         )
-    on_cuda = asked.accelerator in ("cuda", "gpu") or (asked.accelerator == "auto" and torch.cuda.is_available())
+    on_cuda = _device_type(config) == "cuda"
     present = torch.cuda.device_count() if on_cuda else os.cpu_count() or 1
     if asked.num_devices > present or (asked.num_nodes > 1 and "RANK" not in os.environ and "SLURM_JOB_ID" not in os.environ):
         raise PicoError(
@@ -120,7 +123,8 @@ def build_fabric(config: RunConfig[Any], method: TrainingMethod) -> Fabric:
             accelerator=asked.accelerator,
             devices=asked.num_devices,
             num_nodes=asked.num_nodes,
-            precision=_effective_precision(asked.precision, asked.accelerator),
+            precision=None if loss_scale.active else _effective_precision(config),
+            plugins=[MixedPrecision("16-mixed", _device_type(config), loss_scale)] if loss_scale.active else [],  # type: ignore[arg-type]
             strategy=DDPStrategy(find_unused_parameters=not method.trains_all_parameters) if several else "auto",
         )
         if several:
@@ -137,19 +141,37 @@ def build_fabric(config: RunConfig[Any], method: TrainingMethod) -> Fabric:
 
 def check_supported(config: RunConfig[Any], method: TrainingMethod, *, several: bool, compiled: bool) -> None:
     """PicoError if the run would go in a way under which the method does not keep its promises."""
-    asked = {SEVERAL_PROCESSES: (several, _smaller_fabric_hint(config)), COMPILED: (compiled, " --set training.compile=false")}
+    asked = {
+        SEVERAL_PROCESSES: (several, _smaller_fabric_hint(config)),
+        COMPILED: (compiled, "--set training.compile=false"),
+        SCALED_LOSS: (config.training.fabric.precision == "16-mixed", "--set training.fabric.precision=bf16-mixed, or 32-true"),
+    }
     for way, (wanted, hint) in asked.items():
         if wanted and way not in method.supports:
             raise PicoError(f"training.method ({config.training.method.name}) does not support {way}", hint.strip())
 
 
-def _effective_precision(asked: Precision, accelerator: str) -> Precision:
-    """The precision as asked, but float32 for a bfloat16 that the processor would only emulate.
+def loss_scale_of(config: RunConfig[Any]) -> LossScale:
+    """The factor of the loss: one that adapts with float16, 1 otherwise."""
+    return LossScale(active=_effective_precision(config) == "16-mixed")
+
+
+def _device_type(config: RunConfig[Any]) -> str:
+    """`cuda`, `mps` or `cpu`, as Fabric will choose."""
+    asked = config.training.fabric.accelerator
+    if asked != "auto":
+        return "cuda" if asked == "gpu" else asked
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _effective_precision(config: RunConfig[Any]) -> Precision:
+    """The precision as asked, but float32 for 16 bits that the processor would only emulate.
 
     The model switches autocast off by itself there; a compiled backward pass would still be traced under it.
     """
-    on_cpu = accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    return "32-true" if asked == "bf16-mixed" and on_cpu and not cpu_multiplies_bfloat16() else asked
+    asked = config.training.fabric.precision
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(asked, torch.float32)
+    return "32-true" if _device_type(config) == "cpu" and not cpu_multiplies(dtype) else asked
 
 
 def _smaller_fabric_hint(config: RunConfig[Any]) -> str:
@@ -165,7 +187,12 @@ def should_compile(config: RunConfig[Any], fabric: Fabric) -> bool:
 
 
 def build_parts(
-    config: RunConfig[Any], directory: RunDirectory, fabric: Fabric, method: TrainingMethod, data: TokenSource
+    config: RunConfig[Any],
+    directory: RunDirectory,
+    fabric: Fabric,
+    method: TrainingMethod,
+    loss_scale: LossScale,
+    data: TokenSource,
 ) -> Parts:
     """Model, optimiser, schedule and loader."""
     model = method.wrap_model(initial_model(config))
@@ -193,6 +220,7 @@ def build_parts(
         optimizer=cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer)),
         schedule=method.wrap_schedule(schedule),
         method=method,
+        loss_scale=loss_scale,
         loader=loader_of(config, data, fabric.global_rank, fabric.world_size),
         whole_loader=whole_loader,
         plain_tensors=method.plain_tensors(model),

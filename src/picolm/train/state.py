@@ -22,7 +22,7 @@ GENERATOR_FILE = "random_rank{rank}.safetensors"
 METHOD_FILE = "method.safetensors"
 METHOD_PROCESS_FILE = "method_rank{rank}.safetensors"
 STATE_FILE = "state.json"
-COUNTS = ("step", "tokens", "skipped", "method_tokens", "flops", "method_flops")
+COUNTS = ("step", "tokens", "skipped", "method_tokens", "flops", "method_flops", "loss_scale", "loss_scale_updates")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class TrainingState:
     method_tokens: int = 0
     flops: float = 0.0
     method_flops: float = 0.0
+    loss_scale: float = 1.0
+    """Factor of the loss in the backward pass; 1 where the precision needs none."""
+    loss_scale_updates: int = 0
 
     def method_state(self, rank: int, world: int) -> MethodState:
         """What the method gave; tensors of a single process only for as many processes as there were."""
@@ -66,6 +69,8 @@ def copy_state(
     method_tokens: int = 0,
     flops: float = 0.0,
     method_flops: float = 0.0,
+    loss_scale: float = 1.0,
+    loss_scale_updates: int = 0,
 ) -> TrainingState:
     """The state after `step` updates. `names`: id of a parameter -> its name."""
     tensors, values = _copy_optimizer(optimizer, names)
@@ -83,6 +88,8 @@ def copy_state(
         method_tokens=method_tokens,
         flops=flops,
         method_flops=method_flops,
+        loss_scale=loss_scale,
+        loss_scale_updates=loss_scale_updates,
     )
 
 
@@ -119,6 +126,8 @@ def read_state(folder: Path) -> TrainingState:
         method_tokens=content.get("method_tokens", 0),
         flops=content.get("flops", 0.0),
         method_flops=content.get("method_flops", 0.0),
+        loss_scale=content.get("loss_scale", 1.0),
+        loss_scale_updates=content.get("loss_scale_updates", 0),
     )
 
 

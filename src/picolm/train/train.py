@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from picolm.model.kernel import attention_kernel
-from picolm.model.precision import cpu_multiplies_bfloat16
+from picolm.model.precision import cpu_multiplies
 from picolm.records.rundir import RunDirectory
 from picolm.train.config import RunConfig
 from picolm.train.failures import explained
@@ -89,8 +89,9 @@ def default_dtype_of(precision: str) -> Iterator[None]:
 def describe_arithmetic(parts: Parts) -> str:
     """What the forward and backward pass runs on: device, precision, attention kernel, compiled or not."""
     precision, device = parts.config.training.fabric.precision, parts.fabric.device
-    dtype = {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
+    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "64-true": torch.float64}
+    dtype = dtypes.get(precision, torch.float32)
     kernel = attention_kernel(parts.model, tokens=parts.loader.row_length - 1, device=device, dtype=dtype)
-    emulated = device.type == "cpu" and dtype == torch.bfloat16 and not cpu_multiplies_bfloat16()
-    note = " (in float32: this processor would only emulate bfloat16)" if emulated else ""
+    emulated = device.type == "cpu" and not cpu_multiplies(dtype)
+    note = f" (in float32: this processor would only emulate {str(dtype).removeprefix('torch.')})" if emulated else ""
     return f"on {device.type}, {precision}{note}, attention by {kernel}{', compiled' if parts.compiled else ''}"

@@ -7,10 +7,10 @@ from typing import Any
 
 from picolm.records import trainlog
 from picolm.records.rundir import RunDirectory
+from picolm.testing.tiny import merged, training_content
 from picolm.train.config import parse_config
 from picolm.train.train import run_training
 
-from ..conftest import merged, tiny_content
 from ..recording import Recording
 
 OPTIONS = {
@@ -31,7 +31,7 @@ PUBLISHED_RESETS = (4, 7, 10)
 
 def relora_content(data: Path, runs: Path, name: str, changes: dict[str, Any], **options: Any) -> dict[str, Any]:
     """The training file as a mapping."""
-    content = merged(tiny_content(data, runs, name), {"training": {"max_steps": STEPS}})
+    content = merged(training_content(data, runs, name), {"training": {"max_steps": STEPS}})
     content["checkpointing"]["steps"] = [2, 3, 5, 6, 7, 8]
     content = merged(content, changes)
     content["training"]["method"] = {**OPTIONS, **options}

@@ -25,7 +25,7 @@ from picolm.train.methods.contract import (
 )
 from picolm.train.methods.language_model import language_model_step
 from picolm.train.methods.plain import Plain
-from picolm.train.setup import build_fabric, initial_model
+from picolm.train.setup import build_fabric, initial_model, loss_scale_of
 from picolm.train.state import copy_state, read_state, write_state
 from picolm.train.train import run_training
 
@@ -150,7 +150,7 @@ def test_a_way_to_run_that_the_method_does_not_support_is_refused(
 
 def test_an_extra_term_adds_its_gradient_once_however_the_step_is_cut(make_config: ConfigMaker):
     config = make_config()
-    fabric = build_fabric(config, Plain())
+    fabric = build_fabric(config, Plain(), loss_scale_of(config))
     tokens_BT = torch.randint(0, 320, (8, 17), generator=torch.Generator().manual_seed(1))
     gradients: list[Mapping[str, Tensor]] = []
     for parts in (1, 4):

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 import picolm
 from picolm.records import trainlog
+from picolm.testing.tiny import merged, training_content
 from picolm.train.train import run_training
 
-from ..conftest import ConfigMaker, merged, tiny_content
+from ..conftest import ConfigMaker
 from ..recording import Recording, all_equal, file_hashes, weights
 from ..test_processes import train, write_config
 
@@ -57,7 +58,7 @@ def test_a_run_resumed_in_the_middle_of_a_buffer_equals_an_uninterrupted_one(mak
 def test_two_processes_train_as_one(make_config: ConfigMaker, tiny_data: Path, tmp_path: Path):
     training = {"method": SHARED, "fabric": {"precision": "64-true"}}
     one = run_training(make_config("one", training=training), Recording()).run
-    content = merged(tiny_content(tiny_data, tmp_path)["training"], training)
+    content = merged(training_content(tiny_data, tmp_path)["training"], training)
     result = train(write_config(tmp_path, tiny_data, "two", training=content), "training.fabric.num_devices=2")
     assert result.returncode == 0, result.stderr
     two = tmp_path / "runs" / "two"

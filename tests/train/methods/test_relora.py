@@ -13,6 +13,7 @@ from picolm.base.errors import PicoError
 from picolm.model.contract import flops_per_token, load_model
 from picolm.records.rundir import RunDirectory
 from picolm.records.snapshot import open_snapshot
+from picolm.testing.tiny import training_content
 from picolm.train.config import load_config, parse_config
 from picolm.train.fork import Fork
 from picolm.train.methods.contract import draws_for
@@ -25,7 +26,7 @@ from picolm.train.plan import plan_run
 from picolm.train.setup import initial_model
 from picolm.train.train import run_training
 
-from ..conftest import ConfigMaker, tiny_content
+from ..conftest import ConfigMaker
 from ..recording import Recording, all_equal, file_hashes, tokens_of, weights
 from .relora_runs import OPTIONS, RESETS, STEPS, WARM_START_STEPS, column, relora_content, train_relora
 
@@ -255,7 +256,7 @@ def test_a_target_that_is_not_trained_has_full_rank_gradients_and_low_rank_updat
 
 def test_a_run_may_turn_to_low_rank_and_back(whole: RunDirectory, tiny_data: Path, tmp_path: Path):
     """Forked into another method: what acts is taken over, what the other method kept is left."""
-    plain = parse_config(tiny_content(tiny_data, tmp_path, "plain"), "tiny.yaml", default_name="plain")
+    plain = parse_config(training_content(tiny_data, tmp_path, "plain"), "tiny.yaml", default_name="plain")
     away = run_training(plain, Recording(), fork=Fork(whole, 6))
     assert all_equal(weights(away.run, 6), weights(whole.path, 6))
     content = relora_content(tiny_data, tmp_path, "low", {})

@@ -11,10 +11,10 @@ import picolm
 from picolm.analyze.matrix import Matrix
 from picolm.records.rundir import RunDirectory
 from picolm.records.snapshot import open_snapshot
+from picolm.testing.tiny import merged, training_content
 from picolm.train.config import parse_config
 from picolm.train.train import run_training
 
-from ..conftest import merged, tiny_content
 from ..recording import Recording
 from .relora_runs import train_relora
 
@@ -35,7 +35,7 @@ def low_rank(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDi
 
 @pytest.fixture(scope="module")
 def plain(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    content = merged(tiny_content(tiny_data, tmp_path_factory.mktemp("runs"), "plain"), {"checkpointing": {"steps": [1, 5]}})
+    content = merged(training_content(tiny_data, tmp_path_factory.mktemp("runs"), "plain"), {"checkpointing": {"steps": [1, 5]}})
     return RunDirectory(run_training(parse_config(content, "tiny.yaml", default_name="plain"), Recording()).run)
 
 

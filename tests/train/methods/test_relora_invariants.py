@@ -16,9 +16,9 @@ import yaml
 from safetensors.torch import load_file
 
 from picolm.records.rundir import RunDirectory
+from picolm.testing.tiny import merged
 from picolm.train.methods.relora_options import PUBLISHED
 
-from ..conftest import merged
 from .relora_runs import PUBLISHED_RESETS, RESETS, STEPS, WARM_START_STEPS, column, relora_content, train_relora
 
 UNSEEN: dict[str, Any] = {"checkpointing": {"learning_dynamics": {"enabled": False}}}
@@ -138,6 +138,7 @@ from pathlib import Path
 from picolm.train.config import load_config
 from picolm.train.run import Silence
 from picolm.train.train import run_training
+from picolm.testing.tiny import merged
 
 for file in sys.argv[1:]:
     run_training(load_config(Path(file)), Silence())

@@ -26,13 +26,15 @@ def with_items(
 
     Without kept items a fact says so, and the seeds alone count.
     """
-    effects_SI = _effects(prediction, data, seeds, sign)
-    if isinstance(effects_SI, str) or evidence.sides is None:
-        why = effects_SI if isinstance(effects_SI, str) else "nothing is tested"
+    found = _effects(prediction, data, seeds, sign)
+    if isinstance(found, str) or evidence.sides is None:
+        why = found if isinstance(found, str) else "nothing is tested"
         return with_facts(evidence, Fact(name="items", value=None, note=f"not resampled: {why}"))
-    both = two_level_bootstrap(effects_SI, shift=prediction.at_least, level=1 - data.study.alpha)
+    effects_SI, clusters_I = found
+    both = two_level_bootstrap(effects_SI, clusters_I=clusters_I, shift=prediction.at_least, level=1 - data.study.alpha)
     interval = Interval(low=both.low, high=both.high, level=1 - data.study.alpha, method=METHOD)
-    fact = Fact(name="items", value=float(both.items), note=f"p = {both.p:.3g} of seeds and items together", is_test=True)
+    drawn = "items" if clusters_I is None else "clusters of items"
+    fact = Fact(name="items", value=float(both.items), note=f"p = {both.p:.3g} of seeds and {drawn} together", is_test=True)
     sides = evidence.sides
     if prediction.direction != "either":
         sides = sides._replace(supported=max(sides.supported, both.p))
@@ -40,13 +42,19 @@ def with_items(
     return with_facts(replace(evidence, sides=sides, method=method, intervals=(*evidence.intervals, interval)), fact)
 
 
-def _effects(prediction: DifferencePrediction, data: Measured, seeds: Sequence[int], sign: float) -> Floats | str:
-    """Oriented paired difference by seed and item, or why there is none. Of a ratio of sums: numerator / mean denominator."""
+def _effects(
+    prediction: DifferencePrediction, data: Measured, seeds: Sequence[int], sign: float
+) -> tuple[Floats, Sequence[str] | None] | str:
+    """Oriented paired difference by seed and item, and the items' clusters; or why there is none.
+
+    Of a ratio of sums: numerator / mean denominator.
+    """
     sort, _, name = data.study.measures[prediction.measure].series.partition(".")
     label, _, score = name.partition(".")
     if sort != "evaluation" or data.study.measures[prediction.measure].reduce != "last":
         return "only the last score of an evaluation has items"
-    rows = []
+    rows: list[list[Floats]] = []
+    clusters_I: Sequence[str] | None = None
     for seed in seeds:
         found = []
         for variant in (prediction.of, prediction.versus):
@@ -55,8 +63,9 @@ def _effects(prediction: DifferencePrediction, data: Measured, seeds: Sequence[i
             if kept is None or kept.measure != score:
                 return f"{run.name} did not keep the items of {label}, or not {score}"
             scale = 1.0 if kept.weights is None else len(kept.weights) / float(np.sum(kept.weights))
+            clusters_I = kept.clusters
             found.append(np.asarray(kept.values, dtype=np.float64) * scale)
         rows.append(found)
     if len({values.size for row in rows for values in row}) != 1:
         return "runs have different numbers of items"
-    return np.array([sign * (of - versus) for of, versus in rows])
+    return np.array([sign * (of - versus) for of, versus in rows]), clusters_I

@@ -42,6 +42,7 @@ METHODS = Registry(
 
 SEVERAL_PROCESSES = "several processes"
 COMPILED = "compile"
+SCALED_LOSS = "float16, which needs a scaled loss"
 
 Series = Mapping[str, Tensor | float]
 """Name -> value: each name becomes a column of the log. One name is one quantity, never a mixture of two losses."""
@@ -117,7 +118,7 @@ class PlannedStep(NamedTuple):
 class TrainingMethod(abc.ABC):
     """One way to train. Only `forward_backward` is required; the other answers default to "nothing special"."""
 
-    supports: ClassVar[frozenset[str]] = frozenset({SEVERAL_PROCESSES, COMPILED})
+    supports: ClassVar[frozenset[str]] = frozenset({SEVERAL_PROCESSES, COMPILED, SCALED_LOSS})
     """Ways to run under which the method keeps its promises. Any other is refused before the run begins."""
 
     is_language_model_pass: bool = True
@@ -155,7 +156,8 @@ class TrainingMethod(abc.ABC):
 
         Data parallelism averages gradients over processes, in the last backward pass outside `fabric.no_backward_sync`.
         `language_model_step` does this for next-token prediction, with extra terms of the loss if there are any. Also called
-        on the step after the last one, whose gradient is captured and never applied: decide by `batch.step`, count nothing.
+        on the step after the last one, whose gradient is captured and never applied, and again for a step whose gradient
+        overflowed in `16-mixed`: decide by `batch.step`, count nothing.
         """
 
     def after_update(self, step: int, model: LanguageModel, optimizer: torch.optim.Optimizer, *, applied: bool) -> Series:

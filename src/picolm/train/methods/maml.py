@@ -12,17 +12,19 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from picolm.base.errors import PicoError
 from picolm.capture.recorder import LANGUAGE_MODEL
 from picolm.model.contract import LanguageModel
+from picolm.train.methods import maml_options as options
 from picolm.train.methods.contract import (
+    COMPILED,
     METHODS,
+    SEVERAL_PROCESSES,
     MethodState,
     PlannedStep,
     RunFacts,
@@ -34,7 +36,6 @@ from picolm.train.methods.contract import (
 from picolm.train.methods.maml_cost import EpisodeCost, output_head, tokens_of
 from picolm.train.methods.maml_episode import SERIES, InnerLoop, run_episode
 from picolm.train.methods.maml_head import Head, drawn_layers, with_prototypes, with_zero_output
-from picolm.train.methods.maml_options import Departure, resolve_choices
 from picolm.train.methods.maml_passes import FeatureReader, language_model_pass
 from picolm.train.methods.smlmt_buffer import RollingBuffer
 from picolm.train.methods.smlmt_draws import uniform
@@ -53,52 +54,45 @@ PUBLISHED_LAYERS = 4
 class Maml(TrainingMethod):
     """Episodes in which a small classifier learns, from a few examples, which of N words is masked; the model learns to help it.
 
-    variant: `specified`, or `published`: all departures of the published code at once (null options then take its values).
-    departures: single departures, by name; see `Departure`. ways: classes of an episode. support, query: examples per class to
-    adapt to and to be judged by (query null: 4, published 1). episodes: per update, over all devices. mixing: `alternate` gives
-    each update to the language model or, with probability `episode_share`, to episodes; `add` trains on both in every update.
-    episode_weight: factor on the episodes' gradient. mask_token: token put in place of the word, counted from the end of the
-    vocabulary if negative; it must not occur in the data. frequency_band, frequency_exponent: words have a share of all tokens
-    within the band and are drawn in proportion to its power. buffer_sequences: sequences to draw from. sequence_tokens: their
-    length (null: whole rows). readout: `last` token or the `mask` (null: last, published mask). head, head_width: classifier,
-    `linear` or `mlp`. start: before each episode it is `zero`, made of `prototypes`, or one `shared` and trained with the model.
-    inner_steps, inner_learning_rate: of the adaptation (null: 1.0; 0.01 if features are unscaled). order: `first`, or `exact`
-    gradients through the adaptation.
+    Source: Finn et al. (2017), arXiv 1703.03400; episodes of masked words: Bansal et al. (2020), arXiv 2009.08445. What the
+    published code did otherwise is `variant: published`, or one by one in `departures`; see `maml_options.Departure`.
     """
 
     brief_options = MappingProxyType(
         {"ways": 4, "support": 2, "query": 2, "episodes": 2, "frequency_band": (0.0, 0.2), "buffer_sequences": 40}
     )
 
+    supports = frozenset({SEVERAL_PROCESSES, COMPILED})
+    """Gradients of the inner loop are not scaled, so that float16 would lose them."""
     is_language_model_pass = False
     trains_all_parameters = False
 
     def __init__(
         self,
         *,
-        variant: Literal["specified", "published"] = "specified",
-        departures: tuple[Departure, ...] = (),
-        ways: PositiveInt = 32,
-        support: PositiveInt = 4,
-        query: PositiveInt | None = None,
-        episodes: PositiveInt = 4,
-        mixing: Literal["alternate", "add"] = "alternate",
-        episode_share: NonNegativeFloat = 0.5,
-        episode_weight: PositiveFloat = 1.0,
-        mask_token: int = -1,
-        frequency_band: tuple[NonNegativeFloat, PositiveFloat] = (0.0, 0.02),
-        frequency_exponent: NonNegativeFloat = 0.3,
-        buffer_sequences: PositiveInt = 4096,
-        sequence_tokens: PositiveInt | None = None,
-        readout: Literal["last", "mask"] | None = None,
-        head: Literal["linear", "mlp"] = "linear",
-        head_width: PositiveInt = 128,
-        start: Literal["zero", "prototypes", "shared"] = "zero",
-        inner_steps: NonNegativeInt = 10,
-        inner_learning_rate: PositiveFloat | None = None,
-        order: Literal["first", "exact"] = "first",
+        variant: options.Variant = "specified",
+        departures: options.Departures = (),
+        ways: options.Ways = 32,
+        support: options.Support = 4,
+        query: options.Query = None,
+        episodes: options.Episodes = 4,
+        mixing: options.Mixing = "alternate",
+        episode_share: options.EpisodeShare = 0.5,
+        episode_weight: options.EpisodeWeight = 1.0,
+        mask_token: options.MaskToken = -1,
+        frequency_band: options.FrequencyBand = (0.0, 0.02),
+        frequency_exponent: options.FrequencyExponent = 0.3,
+        buffer_sequences: options.BufferSequences = 4096,
+        sequence_tokens: options.SequenceTokens = None,
+        readout: options.Readout = None,
+        head: options.Head = "linear",
+        head_width: options.HeadWidth = 128,
+        start: options.Start = "zero",
+        inner_steps: options.InnerSteps = 10,
+        inner_learning_rate: options.InnerLearningRate = None,
+        order: options.Order = "first",
     ) -> None:
-        chosen = resolve_choices(variant, departures, readout, query, inner_learning_rate)
+        chosen = options.resolve_choices(variant, departures, readout, query, inner_learning_rate)
         self._departures = chosen.departures
         self._at_mask = chosen.readout == "mask"
         self._shots = (support, chosen.query)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from picolm.base.errors import PicoError
+
+Place = Literal["last", "mask"]
+"""Whose features an example is classified by."""
 
 Departure = Literal[
     "micro_batch_mixing",
@@ -35,12 +40,61 @@ PUBLISHED: frozenset[Departure] = frozenset(get_args(Departure)) - {"stale_gradi
 """What the published runs, on several devices, did together."""
 
 
+# ---- The options, with what each is ----
+
+Variant = Annotated[
+    Literal["specified", "published"],
+    Field(description="As specified, or with all departures of the published code; null options then take its values."),
+]
+Departures = Annotated[tuple[Departure, ...], Field(description="Single departures of the published code.")]
+Ways = Annotated[PositiveInt, Field(description="Classes of an episode: words, one of which is masked in each example.")]
+Support = Annotated[PositiveInt, Field(description="Examples per class to adapt to.")]
+Query = Annotated[PositiveInt | None, Field(description="Examples per class to be judged by. Null: 4, published 1.")]
+Episodes = Annotated[PositiveInt, Field(description="Episodes per update, over all devices.")]
+Mixing = Annotated[
+    Literal["alternate", "add"],
+    Field(
+        description="An update learns from text or, with probability `episode_share`, from episodes; or, with `add`, from both."
+    ),
+]
+EpisodeShare = Annotated[
+    NonNegativeFloat, Field(description="Probability that an update learns from episodes, if they alternate.")
+]
+EpisodeWeight = Annotated[PositiveFloat, Field(description="Factor on the gradient of the episodes.")]
+MaskToken = Annotated[
+    int,
+    Field(
+        description="Token put in place of the word, from the end of the vocabulary if negative. It must not occur in the data."
+    ),
+]
+FrequencyBand = Annotated[
+    tuple[NonNegativeFloat, PositiveFloat], Field(description="Smallest and largest share of all tokens that a word may have.")
+]
+FrequencyExponent = Annotated[NonNegativeFloat, Field(description="Words are drawn in proportion to this power of their share.")]
+BufferSequences = Annotated[PositiveInt, Field(description="Sequences that episodes are drawn from: those of the last steps.")]
+SequenceTokens = Annotated[PositiveInt | None, Field(description="Their length in tokens. Null: whole rows.")]
+Readout = Annotated[
+    Place | None, Field(description="Token whose features are classified: the last, or the mask. Null: last, published mask.")
+]
+Head = Annotated[Literal["linear", "mlp"], Field(description="The classifier.")]
+HeadWidth = Annotated[PositiveInt, Field(description="Width of the hidden layer of `mlp`.")]
+Start = Annotated[
+    Literal["zero", "prototypes", "shared"],
+    Field(description="The classifier before an episode: zeros, the classes' mean features, or one trained with the model."),
+]
+InnerSteps = Annotated[NonNegativeInt, Field(description="Steps of the adaptation.")]
+InnerLearningRate = Annotated[
+    PositiveFloat | None, Field(description="Learning rate of the adaptation. Null: 1.0, or 0.01 if features are unscaled.")
+]
+Order = Annotated[Literal["first", "exact"], Field(description="Gradient through the adaptation: of first order, or exact.")]
+
+
 @dataclass(frozen=True)
 class Choices:
     """The options that depend on the variant, resolved."""
 
     departures: frozenset[Departure]
-    readout: Literal["last", "mask"]
+    readout: Place
     query: int
     inner_learning_rate: float
 
@@ -48,7 +102,7 @@ class Choices:
 def resolve_choices(
     variant: Literal["specified", "published"],
     departures: Collection[Departure],
-    readout: Literal["last", "mask"] | None,
+    readout: Place | None,
     query: int | None,
     inner_learning_rate: float | None,
 ) -> Choices:
