@@ -11,11 +11,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-from dataclasses import dataclass, field
+import tempfile
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from turns import Contender, take_turns
 
 WORKER = Path(__file__).with_name("worker.py")
 EPISODES = {"name": "maml", "ways": 32, "support": 4, "query": 4, "episodes": 1, "buffer_sequences": 2048}
@@ -38,64 +40,33 @@ AGAINST = {
 }
 
 
-@dataclass
-class Contender:
-    """A running worker and what it measured."""
-
-    process: subprocess.Popen[str]
-    seconds: list[float] = field(default_factory=list)
-    peak_bytes: int = 0
-
-    def turn(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a contender ended: {self.process.args}")
-        measured = json.loads(line)
-        self.seconds.append(measured["seconds"])
-        self.peak_bytes = measured["peak_bytes"]
-
-
 def main() -> None:
     arguments = parsed_arguments()
     cell = {name: value for name, value in vars(arguments).items() if name not in ("rounds", "only", "json")}
     names = [name for name in CONTENDERS if not arguments.only or any(part in name for part in arguments.only)]
-    contenders = {name: started(CONTENDERS[name], cell) for name in names}
-    try:
-        for number in range(arguments.rounds):
-            for name in names if number % 2 == 0 else reversed(names):
-                contenders[name].turn()
-    finally:
-        for contender in contenders.values():
-            contender.process.kill()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(cell["threads"])}
+    with tempfile.TemporaryDirectory() as logs:
+        commands = {name: [sys.executable, str(WORKER), json.dumps(CONTENDERS[name]), json.dumps(cell)] for name in names}
+        contenders = take_turns(commands, arguments.rounds, logs=Path(logs), env=environment)
     rows = [row_of(name, contenders, cell["steps"]) for name in names]
     for row in rows:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:6.2f} x {row['against']}"
-        print(f"{row['name']:<40}{row['seconds'] * 1000:9.1f} ms {row['peak_bytes'] / 2**20:8.0f} MiB  {ratio}")
+        print(f"{row['name']:<40}{row['seconds'] * 1000:9.1f} ms {row['peak_mib']:8.0f} MiB  {ratio}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"cell": cell, "rows": rows}, indent=1))
-
-
-def started(contender: dict[str, Any], cell: dict[str, Any]) -> Contender:
-    command = [sys.executable, str(WORKER), json.dumps(contender), json.dumps(cell)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cell["threads"])}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    return Contender(process)
 
 
 def row_of(name: str, contenders: dict[str, Contender], steps: int) -> dict[str, Any]:
     """Median seconds of one update, inner loop or episode; against what it is compared with, as the median of ratios by round."""
     against = AGAINST.get(name, "plain" if CONTENDERS[name]["task"] == "steps" and name != "plain" else None)
     other = contenders.get(against) if against else None
-    pairs = [] if other is None else [mine / theirs for mine, theirs in zip(contenders[name].seconds, other.seconds, strict=True)]
+    pairs = [] if other is None else [mine / theirs for mine, theirs in zip(contenders[name].elapsed, other.elapsed, strict=True)]
     per_turn = steps if CONTENDERS[name]["task"] == "steps" else 1
     return {
         "name": name,
-        "seconds": statistics.median(contenders[name].seconds) / per_turn,
-        "peak_bytes": contenders[name].peak_bytes,
+        "seconds": contenders[name].seconds / per_turn,
+        "processor_seconds": contenders[name].processor_seconds / per_turn,
+        "peak_mib": contenders[name].peak_mib,
         "against": against,
         "ratio": statistics.median(pairs) if pairs else None,
     }

@@ -171,12 +171,14 @@ def main() -> None:
             "episode": lambda: whole_episode(parts, cell, repeated=contender.get("repeated", False)),
         }[contender["task"]]()
         turn()
+        print("ready", flush=True)
         for _ in sys.stdin:
-            begun = time.perf_counter()
+            begun, busy = time.perf_counter(), time.process_time()
             turn()
             if parts.fabric.device.type == "cuda":
                 torch.cuda.synchronize()
-            print(json.dumps({"seconds": time.perf_counter() - begun, "peak_bytes": peak_bytes(parts)}), flush=True)
+            print(time.perf_counter() - begun, time.process_time() - busy, flush=True)
+        print(peak_bytes(parts) / 2**20, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,15 @@ import argparse
 import math
 import resource
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from turns import Contender, take_turns
 
 SHAPES = {"tiny": (96, 384), "small": (384, 1536), "medium": (768, 3072)}
 CONTENDERS = ("ours", "transformers", "minimal")
@@ -129,41 +132,12 @@ BUILDERS: dict[str, Callable[[Cell], tuple]] = {
 # ---- The comparison ----
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one contender did in one cell."""
-
-    seconds: float
-    processor_seconds: float
-    peak_mib: float
-
-
-def compare(cell: Cell, contenders: list[str], rounds: int, threads: int) -> dict[str, Measured]:
-    """Median step time and peak memory of each contender."""
-    processes = {name: _start(name, cell, threads) for name in contenders}
-    for name, process in processes.items():
-        if process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"{name} did not start in the cell {cell.name}")
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for turn in range(rounds):
-        for name in contenders if turn % 2 == 0 else reversed(contenders):
-            processes[name].stdin.write("go\n")
-            processes[name].stdin.flush()
-            wall, busy = processes[name].stdout.readline().split()
-            times[name].append((float(wall), float(busy)))
-    peaks = {}
-    for name, process in processes.items():
-        process.stdin.close()
-        peaks[name] = float(process.stdout.readline())
-        process.wait()
-    medians = {name: [statistics.median(column) for column in zip(*times[name], strict=True)] for name in contenders}
-    return {name: Measured(*medians[name], peaks[name]) for name in contenders}
-
-
-def _start(name: str, cell: Cell, threads: int) -> subprocess.Popen:
-    arguments = [name, cell.shape, cell.precision, str(int(cell.compiled)), str(cell.length), str(cell.tokens), str(threads)]
-    command = [sys.executable, __file__, "--work", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def compare(cell: Cell, contenders: list[str], rounds: int, threads: int) -> dict[str, Contender]:
+    """Step time and peak memory of each contender."""
+    shape = [cell.shape, cell.precision, str(int(cell.compiled)), str(cell.length), str(cell.tokens), str(threads)]
+    with tempfile.TemporaryDirectory() as logs:
+        commands = {name: [sys.executable, __file__, "--work", name, *shape] for name in contenders}
+        return take_turns(commands, rounds, logs=Path(logs))
 
 
 def cells_of(arguments: argparse.Namespace) -> list[Cell]:

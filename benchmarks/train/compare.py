@@ -26,6 +26,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from turns import Contender, take_turns  # noqa: E402 - lies beside the folders of the single benchmarks
+
 LITGPT = HERE.parents[1] / "build" / "benchmarks" / "litgpt"
 LITGPT_REQUIREMENTS = ("torch==2.13.0", "litgpt==0.5.13", "lightning>=2.6.6")
 """lightning 2.6.2 and 2.6.3 were compromised releases."""
@@ -101,41 +104,18 @@ def write_rows(folder: Path, length: int, tokens: int = 200_000) -> dict[str, An
 # ---- One cell ----
 
 
-def compare(cell: Cell, contenders: list[str], rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Median seconds per step, median processor seconds per step and peak MiB of each contender."""
+def compare(cell: Cell, contenders: list[str], rounds: int) -> dict[str, Contender]:
+    """Every contender in turns of `cell.steps_per_turn` steps."""
     with tempfile.TemporaryDirectory() as folder:
         description = Path(folder) / "cell.json"
         description.write_text(json.dumps(asdict(cell)))
-        processes = {name: _start(name, description, Path(folder)) for name in contenders}
-        for name, process in processes.items():
-            if process.stdout.readline().strip() != "ready":
-                tail = (Path(folder) / f"{name}.log").read_text()[-2000:]
-                raise SystemExit(f"{name} did not start in the cell {cell.name}:\n{tail}")
-        turns: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-        for number in range(rounds):
-            for name in contenders if number % 2 == 0 else reversed(contenders):
-                processes[name].stdin.write("go\n")
-                processes[name].stdin.flush()
-                elapsed, busy = processes[name].stdout.readline().split()
-                turns[name].append((float(elapsed) / cell.steps_per_turn, float(busy) / cell.steps_per_turn))
-        return {name: (*map(statistics.median, zip(*turns[name], strict=True)), _end(processes[name])) for name in contenders}
+        commands = {name: [_python(name), str(HERE / "contenders.py"), name, str(description)] for name in contenders}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(cell.threads)}
+        return take_turns(commands, rounds, logs=Path(folder), env=environment, cwd=folder)
 
 
-def _start(name: str, description: Path, folder: Path) -> subprocess.Popen:
-    python = LITGPT / "bin" / "python" if name == "litgpt" else sys.executable
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(json.loads(description.read_text())["threads"])}
-    with (folder / f"{name}.log").open("w") as log:
-        command = [str(python), str(HERE / "contenders.py"), name, str(description)]
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder
-        )
-
-
-def _end(process: subprocess.Popen) -> float:
-    process.stdin.close()
-    peak = float(process.stdout.readline())
-    process.wait()
-    return peak
+def _python(name: str) -> str:
+    return str(LITGPT / "bin" / "python") if name == "litgpt" else sys.executable
 
 
 def make_litgpt_environment() -> None:
@@ -185,12 +165,15 @@ def speed_cells(asked: argparse.Namespace, rows: dict[int, dict[str, Any]]) -> l
     return list({cell.name: cell for cell in cells}.values())  # rows cut to fewer tokens can make two cells alike
 
 
-def report(cell: Cell, measured: dict[str, tuple[float, float, float]]) -> dict[str, tuple[float, float]]:
+def report(cell: Cell, measured: dict[str, Contender]) -> dict[str, tuple[float, float]]:
     """Print a line; the ratios of elapsed and processor time to each contender."""
-    tokens = cell.sequences * cell.length
-    facts = [f"{name} {tokens / seconds:7.0f} tokens/s {peak:5.0f} MiB" for name, (seconds, _, peak) in measured.items()]
+    tokens = cell.sequences * cell.length * cell.steps_per_turn
+    facts = [f"{name} {tokens / each.seconds:7.0f} tokens/s {each.peak_mib:5.0f} MiB" for name, each in measured.items()]
     ours = measured["ours"]
-    ratios = {name: (other[0] / ours[0], other[1] / ours[1]) for name, other in measured.items() if name != "ours"}
+    others = {name: each for name, each in measured.items() if name != "ours"}
+    ratios = {
+        name: (each.seconds / ours.seconds, each.processor_seconds / ours.processor_seconds) for name, each in others.items()
+    }
     against = ", ".join(f"x{elapsed:.2f} (processor x{busy:.2f}) of {name}" for name, (elapsed, busy) in ratios.items())
     print(f"{cell.name} | {' | '.join(facts)} | {against}", flush=True)
     return ratios
@@ -214,10 +197,11 @@ def measure_overhead(asked: argparse.Namespace, folder: Path) -> None:
     # the tiny rows first: contenders of both cells must not run beside each other
     tiny = Cell("tiny", SHAPES["tiny"], "fp32", False, 512, 4, 1, 3, asked.threads, **write_rows(folder / "tiny", 512))
     narrow = Cell("narrow", SHAPES["narrow"], "fp32", False, 16, 8, 100, 30, asked.threads, **write_rows(folder / "narrow", 16))
-    tiny_seconds = compare(tiny, ["bare loop"], asked.rounds)["bare loop"][0]
+    tiny_seconds = compare(tiny, ["bare loop"], asked.rounds)["bare loop"].seconds
     measured = compare(narrow, ["ours", "bare loop"], asked.rounds)
-    overhead = measured["ours"][0] - measured["bare loop"][0]
-    milliseconds = {name: 1000 * seconds for name, (seconds, _, _) in measured.items()}
+    seconds = {name: each.seconds / narrow.steps_per_turn for name, each in measured.items()}
+    overhead = seconds["ours"] - seconds["bare loop"]
+    milliseconds = {name: 1000 * each for name, each in seconds.items()}
     print(
         f"overhead of the loop: {1000 * overhead:.2f} ms a step at width 16 (ours {milliseconds['ours']:.2f}, bare loop "
         f"{milliseconds['bare loop']:.2f}); {overhead / tiny_seconds:.2%} of a tiny step of {tiny_seconds:.2f} s (to reach: 3%)"

@@ -7,10 +7,6 @@ Writes data, runs, `figure.svg` and `summary.json` into the folder. Repeat the c
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,62 +15,29 @@ import pandas
 from phases import turning_points
 
 import picolm
-from picolm.base.config import read_yaml
-from picolm.data.demo import prepare_demo_data
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from arms import make_data, parsed_arguments, train, write_summary  # noqa: E402 - lies beside the folders of the examples
+
 ARMS = ("plain", "published", "specified")
 
 
 def main() -> None:
     """Data, runs, figure and summary."""
-    arguments = parsed_arguments()
+    arguments = parsed_arguments((__doc__ or "").splitlines()[0], out="maml_figure_2")
     out: Path = arguments.out
-    make_data(out / "data", arguments.set)
-    for arm in ARMS:
-        train(arm, out, arguments.set)
-    curves, phases = gather(out)
-    summary = summarise(out, curves, phases)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    draw(curves, phases, out / "figure.svg")
-    print(json.dumps(summary, indent=1))
-    print(f"figure: {out / 'figure.svg'}")
-
-
-def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("maml_figure_2"), help="folder for data, runs and the figure")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of every arm")
-    return parser.parse_args()
-
-
-def make_data(folder: Path, settings: list[str]) -> None:
-    """Text of the built-in language, enough for every update of the longest run; made once."""
-    if folder.is_dir():
-        return
-    config = read_yaml(HERE / "plain.yaml")
-    row_length = config["model"]["max_seq_len"] + 1
-    steps = next((int(text.partition("=")[2]) for text in settings if text.startswith("training.max_steps=")), None)
-    rows = (steps or config["training"]["max_steps"]) * config["data"]["dataloader"]["batch_size"]
-    prepare_demo_data(folder, seed=42, train_tokens=rows * row_length, vocab_size=500, row_length=row_length, val_tokens=20_000)
-
-
-def train(arm: str, out: Path, settings: list[str]) -> None:
-    """Train one arm, or continue it, in a process of its own: `pico train`."""
     data = str(out / "data")
-    paths = {
-        "data.dataset.name": data,
-        "checkpointing.runs_dir": str(out / "runs"),
+    make_data(out / "data", HERE / "plain.yaml", arguments.set, vocab_size=500)
+    changes = {
         "checkpointing.learning_dynamics.eval_data": data,
-        "training.online_analysis.file": str(HERE / "dynamics.yaml"),
-        "evaluation.metrics": json.dumps([{"name": "perplexity", "data": data, "every_n_steps": 25}]),
+        "evaluation.metrics": [{"name": "perplexity", "data": data, "every_n_steps": 25}],
     }
-    given = [f"{key}={value}" for key, value in paths.items()] + settings
-    command = [sys.executable, "-m", "picolm.cli.main", "train", str(HERE / f"{arm}.yaml")]
-    for setting in given:
-        command += ["--set", setting]
-    with (out / f"{arm}.txt").open("w") as said:
-        subprocess.run(command, check=True, stderr=said, stdout=said, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    for arm in ARMS:
+        train(arm, HERE / f"{arm}.yaml", out, changes, arguments.set)
+    curves, phases = gather(out)
+    draw(curves, phases, out / "figure.svg")
+    write_summary(out, summarise(out, curves, phases))
 
 
 def gather(out: Path) -> tuple[pandas.DataFrame, dict[str, list[int]]]:

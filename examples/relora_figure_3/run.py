@@ -7,10 +7,6 @@ Writes data, runs, `figure.svg` and `summary.json` into the folder. Repeat the c
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +15,11 @@ import pandas
 
 import picolm
 from picolm.base.config import read_yaml
-from picolm.data.demo import prepare_demo_data
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from arms import make_data, parsed_arguments, train, write_summary  # noqa: E402 - lies beside the folders of the examples
+
 ARMS = read_yaml(HERE / "arms.yaml")
 LAYERS = ("attention.v_proj", "attention.o_proj")
 LOSS, TRAINING_LOSS, PAIRS, PER = "held-out loss (nats)", "training loss (nats)", "minimal pairs (accuracy)", "PER of weights"
@@ -31,55 +29,16 @@ PANELS = (PAIRS, LOSS, *(CONDITION + layer for layer in LAYERS), *(RESOLVED + la
 
 def main() -> None:
     """Data, runs, figure and summary."""
-    arguments = parsed_arguments()
+    arguments = parsed_arguments((__doc__ or "").splitlines()[0], out="relora_figure_3")
     out: Path = arguments.out
-    make_data(out / "data", arguments.set)
-    for arm in ARMS:
-        train(arm, out, arguments.set)
-    curves = pandas.concat([curves_of(arm, out / "runs" / arm) for arm in ARMS], ignore_index=True)
-    summary = {arm: summary_of(out / "runs" / arm) for arm in ARMS}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    draw(curves, resets(out), out / "figure.svg")
-    print(json.dumps(summary, indent=1))
-    print(f"figure: {out / 'figure.svg'}")
-
-
-def parsed_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("relora_figure_3"), help="folder for data, runs and the figure")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting of every arm")
-    return parser.parse_args()
-
-
-def make_data(folder: Path, settings: list[str]) -> None:
-    """Text of the built-in language, enough for every update; made once."""
-    if folder.is_dir():
-        return
-    config = read_yaml(HERE / "plain.yaml")
-    row_length = config["model"]["max_seq_len"] + 1
-    steps = next((int(text.partition("=")[2]) for text in settings if text.startswith("training.max_steps=")), None)
-    rows = (steps or config["training"]["max_steps"]) * config["data"]["dataloader"]["batch_size"]
-    prepare_demo_data(folder, seed=42, train_tokens=rows * row_length, vocab_size=512, row_length=row_length, val_tokens=20_000)
-
-
-def train(arm: str, out: Path, settings: list[str]) -> None:
-    """Train one arm, or continue it, in a process of its own: `pico train`."""
-    data = str(out / "data")
+    make_data(out / "data", HERE / "plain.yaml", arguments.set, vocab_size=512)
     evaluations = read_yaml(HERE / "plain.yaml")["evaluation"]["metrics"]
-    here = [{**each, "data": data + each["data"].removeprefix("relora_figure_3/data")} for each in evaluations]
-    changes = {
-        "data.dataset.name": data,
-        "checkpointing.runs_dir": str(out / "runs"),
-        "checkpointing.run_name": arm,
-        "training.online_analysis.file": str(HERE / "dynamics.yaml"),
-        "evaluation.metrics": json.dumps(here),
-        **{key: json.dumps(value) for key, value in ARMS[arm].items()},
-    }
-    command = [sys.executable, "-m", "picolm.cli.main", "train", str(HERE / "plain.yaml")]
-    for setting in [f"{key}={value}" for key, value in changes.items()] + settings:
-        command += ["--set", setting]
-    with (out / f"{arm}.txt").open("w") as said:
-        subprocess.run(command, check=True, stderr=said, stdout=said, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    here = [{**each, "data": str(out / "data") + each["data"].removeprefix("relora_figure_3/data")} for each in evaluations]
+    for arm in ARMS:
+        train(arm, HERE / "plain.yaml", out, {"evaluation.metrics": here, **ARMS[arm]}, arguments.set)
+    curves = pandas.concat([curves_of(arm, out / "runs" / arm) for arm in ARMS], ignore_index=True)
+    draw(curves, resets(out), out / "figure.svg")
+    write_summary(out, {arm: summary_of(out / "runs" / arm) for arm in ARMS})
 
 
 def curves_of(arm: str, folder: Path) -> pandas.DataFrame:

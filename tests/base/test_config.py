@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from pydantic import Field
 
 from picolm.base.config import (
     OPERATIONAL,
@@ -130,3 +131,20 @@ def test_a_missing_file_and_a_list_are_explained(tmp_path: Path):
         read_yaml(tmp_path / "list.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+class Steps(Settings):
+    steps: tuple[Annotated[int, Field(ge=0)], ...] | str | None = None
+    """Which steps."""
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1.5, r"f\.yaml: steps = 1\.5: not of a type that is allowed here"),
+        ([1, -2], r"f\.yaml: steps\.1 = -2: Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_by_the_key_a_person_wrote(value: object, message: str):
+    with pytest.raises(PicoError, match=rf"{message}\nhint: Which steps\.$"):
+        parse_settings(Steps, {"steps": value}, "f.yaml")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.metadata
+import math
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,31 @@ def test_a_name_may_carry_options_and_is_written_back_as_it_was():
     written = {"name": "norm", "norm_type": "nuclear"}
     named = Named.model_validate(written)
     assert (named.options, named.model_dump()) == ({"norm_type": "nuclear"}, written)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *claims: tuple[str, str]) -> None:
+    """As if packages with these entry points were installed."""
+    points = [importlib.metadata.EntryPoint(name, place, "group") for name, place in claims]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
+
+
+def test_a_package_cannot_take_a_built_in_name_but_what_it_brings_is_listed(monkeypatch: pytest.MonkeyPatch):
+    installed(monkeypatch, ("norm", "math:sqrt"), ("root", "math:sqrt"))
+    registry = make_registry()
+    builtin = registry.find("norm")
+    assert builtin is not math.sqrt
+    named = {entry.name: entry.object for entry in registry.entries()}
+    assert (named["norm"], named["math:sqrt"], named["root"]) == (builtin, math.sqrt, math.sqrt)
+
+
+def test_a_name_that_two_packages_claim_has_to_be_said_in_full(monkeypatch: pytest.MonkeyPatch):
+    installed(monkeypatch, ("root", "math:sqrt"), ("root", "cmath:sqrt"))
+    with pytest.raises(PicoError, match="give this name to math:sqrt and to cmath:sqrt") as raised:
+        make_registry().find("root")
+    assert "`math:sqrt` or `cmath:sqrt`" in raised.value.hint
+    assert make_registry().find("math:sqrt") is math.sqrt
+
+
+def test_a_package_that_is_found_twice_counts_once(monkeypatch: pytest.MonkeyPatch):
+    installed(monkeypatch, ("root", "math:sqrt"), ("root", "math:sqrt"))
+    assert make_registry().find("root") is math.sqrt

@@ -13,7 +13,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -64,12 +64,15 @@ class Registry:
         return add
 
     def entries(self) -> list[Entry]:
-        """Everything that can be named by a short name, built-in things first, then installed packages."""
+        """Everything that has a name, built-in things first, then installed packages.
+
+        What a package calls by a name that is taken is listed as `module:object`, by which it can be named.
+        """
         self._import_builtins()
         entries = dict(self._entries)
         for entry_point in self._entry_points():
-            if entry_point.name not in entries:
-                entries[entry_point.name] = Entry(entry_point.name, self._load(entry_point), entry_point.value)
+            name = entry_point.value if entry_point.name in entries else entry_point.name
+            entries[name] = Entry(name, self._load(entry_point), entry_point.value)
         return list(entries.values())
 
     def find(self, reference: str) -> Any:
@@ -77,9 +80,15 @@ class Registry:
         self._import_builtins()
         if reference in self._entries:
             return self._entries[reference].object
-        for entry_point in self._entry_points():
-            if entry_point.name == reference:
-                return self._load(entry_point)
+        claims = [entry_point for entry_point in self._entry_points() if entry_point.name == reference]
+        if len(claims) > 1:
+            places = [entry_point.value for entry_point in claims]
+            raise PicoError(
+                f"{self.sort} `{reference}`: installed packages give this name to {' and to '.join(places)}",
+                f"say which: {' or '.join(f'`{place}`' for place in places)}",
+            )
+        if claims:
+            return self._load(claims[0])
         if ":" in reference:
             return load_object(reference, self.sort)
         names = [*self._entries, *(entry_point.name for entry_point in self._entry_points())]
@@ -92,8 +101,10 @@ class Registry:
         for module in self._builtin_modules:
             importlib.import_module(module)
 
-    def _entry_points(self) -> Iterator[importlib.metadata.EntryPoint]:
-        yield from importlib.metadata.entry_points(group=self.entry_point_group)
+    def _entry_points(self) -> Iterable[importlib.metadata.EntryPoint]:
+        """Those of this sort; a package that is found twice on the path counts once."""
+        found = importlib.metadata.entry_points(group=self.entry_point_group)
+        return {(entry_point.name, entry_point.value): entry_point for entry_point in found}.values()
 
     def _load(self, entry_point: importlib.metadata.EntryPoint) -> Any:
         return entry_point.load()

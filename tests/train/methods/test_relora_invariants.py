@@ -103,12 +103,12 @@ def test_with_a_dead_start_no_target_moves_before_the_first_reset(tiny_data: Pat
     assert not torch.equal(weights[0][other], weights[1][other])
 
 
-def specified_holds(run: RunDirectory) -> None:
+def check_that_specified_holds(run: RunDirectory) -> None:
     assert set(column(run, "relora_merge_output_change")) == set(RESETS)
     assert all(holds(run) for name, holds in BROKEN_BY.items() if name != "random_pruning")
 
 
-def published_breaks(run: RunDirectory) -> None:
+def check_that_published_breaks(run: RunDirectory) -> None:
     assert set(column(run, "relora_merge_output_change")) == set(PUBLISHED_RESETS)
     gradients, changes = column(run, "relora_b_gradient_norm"), column(run, "relora_merge_output_change")
     assert all(gradients[made] == 0.0 for made in range(1, PUBLISHED_RESETS[0] + 1))
@@ -119,7 +119,7 @@ def published_breaks(run: RunDirectory) -> None:
 
 
 def test_the_published_variant_breaks_them_together(tiny_data: Path, tmp_path: Path):
-    published_breaks(train_relora(tiny_data, tmp_path, "published", UNSEEN, variant="published"))
+    check_that_published_breaks(train_relora(tiny_data, tmp_path, "published", UNSEEN, variant="published"))
 
 
 @pytest.mark.parametrize("variant", ["specified", "published"])
@@ -129,7 +129,15 @@ def test_compiled_steps_keep_and_break_the_same(variant: str, tiny_data: Path, t
     monkeypatch.setattr(torch, "compile", lambda model, **options: compile_model(model, **{**options, "backend": "aot_eager"}))
     changes = {**UNSEEN, "training": {"compile": True}, "model": {"n_layers": 1}}
     run = train_relora(tiny_data, tmp_path, variant, changes, variant=variant)
-    (specified_holds if variant == "specified" else published_breaks)(run)
+    (check_that_specified_holds if variant == "specified" else check_that_published_breaks)(run)
+
+
+def test_machine_code_trains_as_eager_steps_do(tiny_data: Path, tmp_path: Path):
+    changes = {**UNSEEN, "model": {"n_layers": 1}}
+    eager = train_relora(tiny_data, tmp_path, "eager", changes)
+    compiled = train_relora(tiny_data, tmp_path, "compiled", merged(changes, {"training": {"compile": True}}))
+    check_that_specified_holds(compiled)
+    assert list(column(compiled, "loss").values()) == pytest.approx(list(column(eager, "loss").values()), rel=1e-4)
 
 
 TRAIN_EACH = """
@@ -138,7 +146,6 @@ from pathlib import Path
 from picolm.train.config import load_config
 from picolm.train.run import Silence
 from picolm.train.train import run_training
-from picolm.testing.tiny import merged
 
 for file in sys.argv[1:]:
     run_training(load_config(Path(file)), Silence())
@@ -157,5 +164,5 @@ def test_two_processes_keep_and_break_the_same(tiny_data: Path, tmp_path: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert result.returncode == 0, result.stderr
-    specified_holds(RunDirectory(tmp_path / "specified"))
-    published_breaks(RunDirectory(tmp_path / "published"))
+    check_that_specified_holds(RunDirectory(tmp_path / "specified"))
+    check_that_published_breaks(RunDirectory(tmp_path / "published"))
