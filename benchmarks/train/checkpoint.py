@@ -9,6 +9,7 @@ import sys
 import time
 
 import torch
+from contenders import holds_a_model
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from picolm.train.config import parse_config
@@ -23,7 +24,7 @@ def main(data: str, runs: str, model: str, threads: str) -> None:
     """Print the medians of ordinary steps and of steps with a checkpoint, and what a checkpoint costs in ordinary steps."""
     torch.set_num_threads(int(threads))
     times: list[float] = []
-    register_optimizer_step_post_hook(lambda *_: times.append(time.perf_counter()))
+    register_optimizer_step_post_hook(lambda optimizer, *_: holds_a_model(optimizer) and times.append(time.perf_counter()))
     content = {
         "data": {"dataset": {"name": data}, "dataloader": {"batch_size": 4}},
         "model": {**json.loads(model), "max_seq_len": 512},
@@ -41,7 +42,8 @@ def main(data: str, runs: str, model: str, threads: str) -> None:
         "evaluation": {"metrics": None},
     }
     run_training(parse_config(content, "benchmark", default_name="checkpoint"), Silence())
-    # seconds[i]: from update i to update i + 1
+    assert len(times) == STEPS
+    # seconds[i]: from update i + 1 to update i + 2
     seconds = [after - before for before, after in itertools.pairwise(times)]
     # step N is copied before update N + 1 and sealed after it, so what it costs falls on both sides of that update
     beyond = [seconds[step - 1] + seconds[step] for step in SEALED]

@@ -29,6 +29,11 @@ FOREVER = 1_000_000
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM, LOG_EVERY = 3e-4, 0.1, 1.0, 10
 
 
+def holds_a_model(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it updates a model, and not the small stand-ins by which `pico train` foresees the size of a state."""
+    return any(parameter.numel() > 1000 for group in optimizer.param_groups for parameter in group["params"])
+
+
 class Gate:
     """Lets a training loop take `steps_per_turn` updates for each line on standard input, and times them."""
 
@@ -39,8 +44,10 @@ class Gate:
         self._made = 0
         self._begun = (0.0, 0.0)
 
-    def after_update(self, *_: Any) -> None:
+    def after_update(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """The hook: called by torch after every `optimizer.step`."""
+        if not holds_a_model(optimizer):
+            return
         self._made += 1
         timed = self._made - self._warm_up
         if timed < 0 or timed % self._steps_per_turn:
