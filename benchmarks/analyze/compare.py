@@ -113,7 +113,7 @@ def measure_width(width: int, options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.rounds):
             for contender in options.only:
                 command = [sys.executable, __file__, "--contender", contender, "--folder", str(folder)]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 results[contender].append(json.loads(output.splitlines()[-1]))
     print(
         f"width {width}, {options.layers} layers, {options.steps} checkpoints, {options.samples} samples, {options.rounds} rounds"

@@ -48,7 +48,11 @@ def pwcca(x: Tensor, y: Tensor) -> float:
     for side in (x, y):
         left, sigma, _ = torch.linalg.svd(side, full_matrices=False)
         bases.append(left[:, sigma > max(side.shape) * 2.0**-23 * sigma[0]])
-    left, correlations, right = torch.linalg.svd(bases[0].T @ bases[1], full_matrices=False)
+    overlap = bases[0].T @ bases[1]
+    try:
+        left, correlations, right = torch.linalg.svd(overlap, full_matrices=False)
+    except torch.linalg.LinAlgError:  # in float32 it does not always converge: scripts then take float64
+        left, correlations, right = (each.float() for each in torch.linalg.svd(overlap.double(), full_matrices=False))
     from_x = bases[0].shape[1] <= bases[1].shape[1]
     directions = bases[0] @ left if from_x else bases[1] @ right.T
     weights = (directions.T @ (x if from_x else y)).abs().sum(1)

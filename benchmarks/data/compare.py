@@ -184,7 +184,7 @@ def write_text(folder: Path, source: Path | None, megabytes: int) -> None:
 def main() -> None:
     """Measure everything and print rates and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=8, help="shards of 2,048 rows of 2,049 tokens to read")
+    parser.add_argument("--shards", type=int, default=32, help="shards of 2,048 rows of 2,049 tokens to read")
     parser.add_argument("--megabytes", type=int, default=64, help="text to prepare")
     parser.add_argument("--source", type=Path, help="has data/corpus_books and data/tokenizer; default: synthetic text")
     parser.add_argument("--rounds", type=int, default=3)

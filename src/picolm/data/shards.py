@@ -33,10 +33,16 @@ class ShardedRows:
         self._check(rows)
         numbers = numpy.searchsorted(self.ends, rows, side="right")
         tokens = numpy.empty((len(rows), self.row_length), dtype=numpy.int64)
+        in_order = bool((numpy.diff(rows) == 1).all())
         for number in numpy.unique(numbers):
-            mine = numbers == number
-            shard = self._shards[number]
-            tokens[mine] = self._decoded.rows_of(shard)[rows[mine] - (self.ends[number] - shard.rows)]
+            shard, begin = self._shards[number], self.ends[number] - self._shards[number].rows
+            stored = self._decoded.rows_of(shard)
+            if in_order:  # widened on the way from the mapped file, with no copy between
+                first, last = numpy.searchsorted(numbers, [number, number + 1])
+                tokens[first:last] = stored[rows[first] - begin : rows[last - 1] - begin + 1]
+            else:
+                mine = numbers == number
+                tokens[mine] = stored[rows[mine] - begin]
         return tokens
 
     def will_need(self, rows: Rows) -> None:
