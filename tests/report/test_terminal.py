@@ -54,10 +54,16 @@ def test_a_finished_run_with_all_its_values_is_healthy(example_run: RunDirectory
     assert health(read_run(example_run, rows=False)) == []
 
 
-def test_a_loss_that_is_not_a_number_is_named_with_its_step(tmp_path: Path):
+def test_an_update_that_was_skipped_is_named_with_its_step(tmp_path: Path):
     run = build_run(tmp_path / "ill", steps=5, checkpoints=(0,))
-    trainlog.append_row(run.log_file, {"step": 6, "tokens": 10, "loss": None})
-    assert any("first at step 6" in problem for problem in health(read_run(run)))
+    trainlog.append_row(run.log_file, {"step": 6, "tokens": 10, "loss": None, "skipped_updates": 1})
+    assert "1 update was skipped: loss or gradient was not finite, first at or before step 6" in health(read_run(run))
+
+
+def test_an_update_without_a_language_model_loss_is_no_problem(tmp_path: Path):
+    run = build_run(tmp_path / "episodes", steps=5, checkpoints=(0,))
+    trainlog.append_row(run.log_file, {"step": 6, "tokens": 10, "loss": None, "skipped_updates": 0, "query_loss_after": 1.0})
+    assert not any("loss" in problem for problem in health(read_run(run)))
 
 
 def test_report_prints_the_path_of_the_page(example_run: RunDirectory, tmp_path: Path):

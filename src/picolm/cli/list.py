@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,13 +60,21 @@ def _print_entries(sort: Sort, as_json: bool) -> None:
         typer.echo(json.dumps([_record(entry, options) for entry, options in rows], indent=1, ensure_ascii=False))
         return
     for entry, options in rows:
-        typer.echo(f"{entry.name}\n    {entry.sentence}")
+        typer.echo(f"{entry.name}\n{_indented(entry.sentence)}")
         for option in options:
-            typer.echo(f"    - {described(option)}")
-        typer.echo(f"    from {entry.origin}")
+            typer.echo(_indented(f"- {described(option)}"))
+        typer.echo(_indented(f"from {entry.origin}"))
     example = rows[0][0].name if rows else "./mine.py:mine"
     typer.echo(f"\nor your own: `module:object` or `./mine.py:object` in {sort.setting}")
     say_next(f"pico check {sort.name}:{example}")
+
+
+def _indented(text: str) -> str:
+    """The text below a name: wrapped where it is read on a terminal, one line where it goes to another program."""
+    if not sys.stdout.isatty():
+        return f"    {text}"
+    width = min(shutil.get_terminal_size().columns, 110)
+    return textwrap.fill(text, width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def _record(entry: Any, options: Any) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def headlines(data: ReportData) -> list[Headline]:
     if data.single is not None:
         return _of_run(data.single)
     variants = {run.variant for run in data.runs}
-    return [Headline("runs", str(len(data.runs)), f"{len(variants)} variants"), *_shared(data)]
+    of = "1 variant" if len(variants) == 1 else f"{len(variants)} variants"
+    return [Headline("runs", str(len(data.runs)), of), *_shared(data)]
 
 
 def _shared(data: ReportData) -> list[Headline]:

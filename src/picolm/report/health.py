@@ -72,10 +72,8 @@ def _log_problems(run: RunTables) -> list[str]:
     if "loss" not in run.log.columns or run.log.empty:
         return ["the training log has no losses yet"]
     losses = pandas.to_numeric(run.log["loss"], errors="coerce")
-    problems = []
-    bad = run.log.loc[losses.isna() | losses.map(lambda value: not math.isfinite(value)), "step"]
-    if len(bad):
-        problems.append(f"the loss is not a number at {len(bad)} logged updates, first at step {int(bad.iloc[0])}")
+    problems = _without_update(run.log, losses)
+    losses = losses.dropna()  # an update that learns from something else has none
     recent = losses.tail(RECENT_ROWS)
     if len(losses) >= 2 * RECENT_ROWS and recent.mean() > losses.min() + max(0.5, 0.2 * abs(losses.min())):
         problems.append(f"the recent loss ({recent.mean():.3f}) is well above its best ({losses.min():.3f})")
@@ -84,6 +82,20 @@ def _log_problems(run: RunTables) -> list[str]:
         if clipped > 0.9 and len(run.log) >= 2 * RECENT_ROWS:
             problems.append(f"the gradient was clipped in {clipped:.0%} of the last {RECENT_ROWS} logged updates")
     return problems
+
+
+def _without_update(log: pandas.DataFrame, losses: pandas.Series) -> list[str]:
+    """Whether loss or gradient was ever not finite: our log counts such updates, others only show them."""
+    if "skipped_updates" in log.columns:
+        skipped = log.loc[log["skipped_updates"] > 0, ["step", "skipped_updates"]]
+        total, what = (int(skipped["skipped_updates"].max()) if len(skipped) else 0), "skipped: loss or gradient was not finite"
+    else:
+        skipped = log.loc[~losses.map(math.isfinite), ["step"]]
+        total, what = len(skipped), "logged without a finite loss"
+    if not total:
+        return []
+    updates = "1 update was" if total == 1 else f"{total} updates were"
+    return [f"{updates} {what}, first at or before step {int(skipped['step'].iloc[0])}"]
 
 
 def _checkpoint_problems(run: RunTables) -> list[str]:
