@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -136,6 +137,11 @@ def test_a_missing_file_and_a_list_are_explained(tmp_path: Path):
 class Steps(Settings):
     steps: tuple[Annotated[int, Field(ge=0)], ...] | str | None = None
     """Which steps."""
+    every: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Every so many."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """How many."""
+    inner: Fabric = Fabric()
 
 
 @pytest.mark.parametrize(
@@ -148,3 +154,18 @@ class Steps(Settings):
 def test_a_value_of_the_wrong_type_is_named_by_the_key_a_person_wrote(value: object, message: str):
     with pytest.raises(PicoError, match=rf"{message}\nhint: Which steps\.$"):
         parse_settings(Steps, {"steps": value}, "f.yaml")
+
+
+def test_where_several_types_are_allowed_the_bound_is_told_and_other_places_are_counted():
+    with pytest.raises(PicoError, match=r"f\.yaml: every = 0: Input should be greater than 0 \(and 1 more\)"):
+        parse_settings(Steps, {"every": 0, "inner": {"num_devices": "x"}}, "f.yaml")
+
+
+@pytest.mark.parametrize("key", ["steps[0]", "float", "int"])
+def test_a_key_that_looks_like_the_name_of_a_type_is_still_a_key(key: str):
+    with pytest.raises(PicoError, match=rf"f\.yaml: {re.escape(key)} is not a setting"):
+        parse_settings(Steps, {key: 3}, "f.yaml")
+    with pytest.raises(PicoError, match=rf"f\.yaml: inner\.{re.escape(key)} is not a setting"):
+        parse_settings(Steps, {"inner": {key: 3}}, "f.yaml")
+    with pytest.raises(PicoError, match=rf"f\.yaml: counts\.{re.escape(key)} = 'x': Input should be a valid integer"):
+        parse_settings(Steps, {"counts": {key: "x"}}, "f.yaml")

@@ -106,6 +106,8 @@ def test_a_name_that_two_packages_claim_has_to_be_said_in_full(monkeypatch: pyte
     with pytest.raises(PicoError, match="give this name to math:sqrt and to cmath:sqrt") as raised:
         make_registry().find("root")
     assert "`math:sqrt` or `cmath:sqrt`" in raised.value.hint
+    listed = {entry.name for entry in make_registry().entries()}
+    assert {"math:sqrt", "cmath:sqrt"} <= listed and "root" not in listed
     assert make_registry().find("math:sqrt") is math.sqrt
 
 

@@ -305,7 +305,7 @@ def test_an_invariant_may_be_about_a_difference(tmp_path):
     assert prediction(tmp_path / "b", declared, lambda v, s: s / 7 + (v == "treated") * (s == 14) * 1e-9).verdict == "refuted"
 
 
-def keeps_items(gap, spread):
+def keeps_items(gap, spread, clusters=lambda cell: None):
     """Runs keep 200 items; `gap`: by which the treated are lower on average, `spread`: how much that differs by item."""
     difficulty = np.random.default_rng(5).standard_normal(200)
 
@@ -319,6 +319,7 @@ def keeps_items(gap, spread):
                 ItemValues(
                     "loss_per_token",
                     (3 + 0.01 * cell.seed - lower).tolist() if cell.variant == "treated" else [3 + 0.01 * cell.seed] * 200,
+                    clusters(cell),
                 ),
             )
 
@@ -333,6 +334,18 @@ def test_items_that_disagree_keep_a_difference_from_being_supported(tmp_path):
     assert agree.verdict == "supported" and agree.intervals[-1].method == "two-level bootstrap over seeds and items"
     disagree = prediction(tmp_path / "b", ITEMS, after=keeps_items(0.08, 2.0))
     assert disagree.verdict == "inconclusive" and disagree.tests.p_supported > 0.05
+
+
+def test_items_in_clusters_are_drawn_by_the_cluster(tmp_path):
+    tens = [f"paradigm {number // 10}" for number in range(200)]
+    found = prediction(tmp_path, ITEMS, after=keeps_items(0.08, 0.1, lambda cell: tens))
+    assert found.facts[-1].value == 20 and "clusters of items together" in found.facts[-1].note
+
+
+def test_items_in_other_clusters_in_some_runs_are_not_drawn_again(tmp_path):
+    clusters = {"plain": None, "treated": ["one", "two"] * 100}
+    found = prediction(tmp_path, ITEMS, after=keeps_items(0.08, 0.1, lambda cell: clusters[cell.variant]))
+    assert "in different clusters" in found.facts[-1].note
 
 
 def test_without_kept_items_a_fact_says_so(tmp_path):

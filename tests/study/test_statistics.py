@@ -275,6 +275,11 @@ def test_items_that_resemble_each_other_are_drawn_as_clusters_of_any_size():
     assert alone.high - alone.low < 0.8 * (found.high - found.low)
 
 
+def test_items_that_all_belong_to_one_cluster_are_drawn_one_by_one():
+    effects = 0.05 + normal(21, 1, 200) + 0.01 * normal(22, 6, 200)
+    assert two_level_bootstrap(effects, clusters_I=["all"] * 200) == two_level_bootstrap(effects)
+
+
 def test_two_level_bootstrap_of_one_constant_is_that_constant():
     found = two_level_bootstrap(np.full((5, 20), 0.3), shift=0.2, draws=500)
     assert found.low == pytest.approx(0.3) == found.high and found.p == 1 / 501

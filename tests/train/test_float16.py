@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import Tensor
 
@@ -22,6 +24,8 @@ from picolm.records.snapshot import open_snapshot
 from picolm.testing.tiny import merged, training_content
 from picolm.train import loss_scale, setup
 from picolm.train.loss_scale import LossScale
+from picolm.train.methods.contract import StepResult
+from picolm.train.methods.plain import Plain
 from picolm.train.train import run_training
 
 from .conftest import ConfigMaker
@@ -122,6 +126,47 @@ def test_a_gradient_that_no_scale_makes_finite_is_skipped_as_any_other_and_leave
     assert trainlog.read_rows(directory.log_file)[-1]["skipped_updates"] > 0
 
 
+def test_dropout_is_drawn_again_so_that_only_the_last_attempt_counts(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {"name": "relora", "rank": 2, "dropout": 0.5, "warm_start_share": 0.0, "reset_every_steps": 4}
+    monkeypatch.setattr(loss_scale, "FIRST_SCALE", 2.0**60)
+    after_overflows = run(make_config, "overflows", method=method)
+    fitting = max(scales(after_overflows))
+    assert fitting < 2.0**60
+    monkeypatch.setattr(loss_scale, "FIRST_SCALE", scales(after_overflows)[0])
+    assert all_equal(weights(run(make_config, "fits", method=method), 8), weights(after_overflows, 8))
+
+
+def test_a_loss_that_is_not_finite_is_not_tried_again(make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    forward_backward = Plain.forward_backward
+
+    def counted(self: Plain, model: Any, batch: Any, fabric: Any) -> StepResult:
+        passes.append(batch.step)
+        return replace(forward_backward(self, model, batch, fabric), loss_sum=torch.tensor(float("nan")))
+
+    monkeypatch.setattr(Plain, "forward_backward", counted)
+    dynamics = {"learning_dynamics": {"enabled": False}, "steps": [0]}
+    config = make_config(training={"fabric": {"precision": "16-mixed"}, "max_skipped_updates": 1}, checkpointing=dynamics)
+    with pytest.raises(PicoError, match="is not finite"):
+        run_training(config, Recording())
+    assert passes == [0, 1]
+
+
+def test_a_run_that_was_on_a_processor_without_float16_begins_with_the_usual_scale(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(training={"fabric": {"precision": "16-mixed"}}, checkpointing=EVERYTHING)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(setup, "cpu_multiplies", lambda _: False)
+        elsewhere.setattr(precision, "cpu_multiplies", lambda _: False)
+        assert not run_training(config, Recording(stop_at=4)).complete
+    done = run_training(config, Recording()).run
+    rows = trainlog.read_rows(RunDirectory(done).log_file)
+    assert [row.get("loss_scale") for row in rows] == [None] * 4 + [loss_scale.FIRST_SCALE] * 4
+
+
 def test_two_processes_agree_on_the_scale(
     make_config: ConfigMaker, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,3 +215,5 @@ def test_the_scale_grows_after_many_updates_and_restores_what_a_checkpoint_kept(
     idle = LossScale(active=False)
     idle.restore(8.0, 3)
     assert idle.value == 1.0
+    scale.restore(None, 0)
+    assert scale.value == 8.0

@@ -9,11 +9,13 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import picolm.model.precision
 from picolm.base.errors import PicoError
 from picolm.cli.main import app
 from picolm.records import trainlog
 from picolm.records.rundir import RunDirectory
 from picolm.testing.tiny import training_content
+from picolm.train import loss_scale, setup
 from picolm.train.fork import Fork, parse_fork
 from picolm.train.train import run_training
 
@@ -21,9 +23,16 @@ from .conftest import ConfigMaker
 from .recording import Recording, all_equal, file_hashes, weights
 
 
-def test_a_fork_with_the_same_settings_is_the_same_run_from_there_on(make_config: ConfigMaker):
-    whole = run_training(make_config("whole"), Recording()).run
-    branch = run_training(make_config("branch"), Recording(), Fork(RunDirectory(whole), 2)).run
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_a_fork_with_the_same_settings_is_the_same_run_from_there_on(
+    make_config: ConfigMaker, monkeypatch: pytest.MonkeyPatch, precision: str
+):
+    monkeypatch.setattr(picolm.model.precision, "cpu_multiplies", lambda _: True)
+    monkeypatch.setattr(setup, "cpu_multiplies", lambda _: True)
+    monkeypatch.setattr(loss_scale, "UPDATES_BEFORE_GROWTH", 2)
+    training = {"fabric": {"precision": precision}}
+    whole = run_training(make_config("whole", training=training), Recording()).run
+    branch = run_training(make_config("branch", training=training), Recording(), Fork(RunDirectory(whole), 2)).run
     assert sorted(RunDirectory(branch).steps()) == [2, 5, 8]
     for step in (5, 8):
         assert file_hashes(branch, step) == file_hashes(whole, step)

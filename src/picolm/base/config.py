@@ -214,14 +214,15 @@ def parse_settings(model: type[S], data: Any, source: str) -> S:
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        raise _explain(model, error, source) from None
+        raise _explain(model, error, data, source) from None
 
 
-def _explain(model: type[Settings], error: pydantic.ValidationError, source: str) -> PicoError:
-    problems = error.errors(include_url=False)
+def _explain(model: type[Settings], error: pydantic.ValidationError, data: Any, source: str) -> PicoError:
+    problems: list[Any] = error.errors(include_url=False)
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
-    place = _place(model, problem["loc"])
+    location = _written(problem["loc"], data)
+    place = _place(model, location)
     key = ".".join(place.keys)
     if problem["type"] == "extra_forbidden":
         hint = _key_hint(model, place.keys, _fields_of(place.parents))
@@ -234,10 +235,31 @@ def _explain(model: type[Settings], error: pydantic.ValidationError, source: str
     if problem["type"] in _NO_MAPPING:
         return _explain_no_mapping(problem["input"], key, place, source, _also_missing(problems))
     where = f"{source}: {key} = {_shown(problem['input'])}: " if key else f"{source}: "
-    if place.of_several:  # the other problems are of the same value, which is not of the other types either
-        return PicoError(where + ("not of a type that is allowed here" if _is_label(problem["loc"][-1]) else message), place.hint)
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    here = [each for each in problems if _written(each["loc"], data) == location]
+    if len(here) > 1:  # one value, which none of several types accepts
+        bounds = [each["msg"] for each in here if not each["type"].endswith("_type")]
+        message = bounds[0].removeprefix("Value error, ") if bounds else "not of a type that is allowed here"
+    places = {_written(each["loc"], data) for each in problems}
+    others = [other for other in places if other != location[: len(other)]]  # above it: the same value, as another type
+    more = f" (and {len(others)} more)" if others else ""
     return PicoError(where + message + more, place.hint)
+
+
+def _written(location: Sequence[Any], data: Any) -> tuple[Any, ...]:
+    """Pydantic's location without its labels: names of types, where several are allowed, that no key of the data has."""
+    found: list[Any] = []
+    for part in location:
+        if isinstance(data, dict | list | tuple) and part in (data if isinstance(data, dict) else range(len(data))):
+            data = data[part]
+        elif isinstance(part, str) and ("[" in part or part.startswith("function-") or part in _SIMPLE_TYPES):
+            continue
+        else:
+            data = None
+        found.append(part)
+    return tuple(found)
+
+
+_SIMPLE_TYPES = {"str", "int", "float", "bool", "constrained-int", "constrained-float", "constrained-str"}
 
 
 _NO_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
@@ -305,8 +327,6 @@ class _Place(typing.NamedTuple):
     hint: str
     types: list[Any]
     """What may stand at the last key."""
-    of_several: bool = False
-    """Whether values of several types may stand there, to one of which the error belongs."""
 
 
 def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
@@ -315,7 +335,6 @@ def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
     types_here: list[Any] = [model]
     parents: list[Any] = [model]
     hint = ""
-    location, labelled = [part for part in location if not _is_label(part)], any(map(_is_label, location))
     for part in location:
         of_kind = [kind for kind in types_here if len(types_here) > 1 and str(part) in kinds_named(kind)]
         if of_kind:
@@ -326,15 +345,7 @@ def _place(model: type[Settings], location: Sequence[Any]) -> _Place:
         parents = types_here
         types_here = list(leaf_types(field.annotation)) if field is not None else element_types(types_here)
         keys.append(str(part))
-    return _Place(keys, parents, hint, types_here, labelled)
-
-
-def _is_label(part: Any) -> bool:
-    """Whether pydantic means a type here, one of several that are allowed, and not a key or a number in a list."""
-    return isinstance(part, str) and ("[" in part or part.startswith("function-") or part in _SIMPLE_TYPES)
-
-
-_SIMPLE_TYPES = {"str", "int", "float", "bool", "constrained-int", "constrained-float", "constrained-str"}
+    return _Place(keys, parents, hint, types_here)
 
 
 def kinds_named(kind: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ object found are its settings; their annotations are the types.
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import importlib
@@ -13,7 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -66,12 +67,15 @@ class Registry:
     def entries(self) -> list[Entry]:
         """Everything that has a name, built-in things first, then installed packages.
 
-        What a package calls by a name that is taken is listed as `module:object`, by which it can be named.
+        What a package calls by a name that is built in, or claimed by another package, is listed as `module:object`.
         """
         self._import_builtins()
         entries = dict(self._entries)
-        for entry_point in self._entry_points():
-            name = entry_point.value if entry_point.name in entries else entry_point.name
+        entry_points = self._entry_points()
+        claims = collections.Counter(entry_point.name for entry_point in entry_points)
+        for entry_point in entry_points:
+            is_free = entry_point.name not in self._entries and claims[entry_point.name] == 1
+            name = entry_point.name if is_free else entry_point.value
             entries[name] = Entry(name, self._load(entry_point), entry_point.value)
         return list(entries.values())
 
@@ -101,7 +105,7 @@ class Registry:
         for module in self._builtin_modules:
             importlib.import_module(module)
 
-    def _entry_points(self) -> Iterable[importlib.metadata.EntryPoint]:
+    def _entry_points(self) -> Collection[importlib.metadata.EntryPoint]:
         """Those of this sort; a package that is found twice on the path counts once."""
         found = importlib.metadata.entry_points(group=self.entry_point_group)
         return {(entry_point.name, entry_point.value): entry_point for entry_point in found}.values()

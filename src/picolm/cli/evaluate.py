@@ -115,14 +115,17 @@ def _chosen_evaluations(metrics: list[str], config: Path | None, subjects: list[
 def _evaluate(subject: Subject, config: EvaluationConfig, device: str, precision: str) -> _Evaluated:
     import torch
 
+    from picolm.base.errors import PicoError
     from picolm.cli.console import say
     from picolm.evaluate.contract import build_evaluations, check_evaluations, run_evaluations
     from picolm.evaluate.head import vocabulary_of
     from picolm.evaluate.live import keep_items
-    from picolm.evaluate.scorer import longest_sequence
+    from picolm.evaluate.scorer import AUTOCAST, longest_sequence
     from picolm.evaluate.subject import run_data
     from picolm.records.evaluation import write_scores
 
+    if precision not in (allowed := ("32-true", *AUTOCAST)):
+        raise PicoError(f"--precision {precision}: not known", f"allowed: {', '.join(allowed)}")
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     model = subject.load_model().to(place)
     tokenizer = subject.load_tokenizer()

@@ -45,8 +45,9 @@ class SequenceScores(NamedTuple):
     """Whether greedy decoding would have given all its scored tokens."""
 
 
-PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "bf16-true": None, "64-true": None}
-"""Name -> dtype of autocast, if it needs any."""
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = ("32-true", *AUTOCAST, "64-true", "bf16-true")
+"""The last two for models whose parameters have that type already."""
 
 
 class Scorer:
@@ -150,11 +151,10 @@ class Scorer:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The arithmetic that was asked for, to be entered around a forward pass."""
-        dtype = PRECISIONS[self._precision]
-        if dtype is None:
+        if self._precision not in AUTOCAST:
             return nullcontext()
         # Without the cache: weights cast here must not be found by an enclosing autocast that needs their gradients.
-        return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self._precision], cache_enabled=False)
 
     def _check(self, sequences: Sequence[TokenSequence]) -> None:
         vocabulary = vocabulary_of(self.model)

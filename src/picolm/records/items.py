@@ -23,16 +23,17 @@ class ItemValues(NamedTuple):
 
 def write_items(run: RunDirectory, step: int, evaluation: str, items: ItemValues) -> Path:
     """Keep the items of an evaluation at a step, replacing older ones."""
+    import numpy
     import pyarrow
     import pyarrow.parquet
 
     path = run.items_file(step, evaluation)
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {"value": pyarrow.array(items.values, pyarrow.float64())}
+    columns = {"value": numpy.asarray(items.values, dtype=numpy.float64)}
     if items.clusters is not None:
         columns["cluster"] = pyarrow.array(items.clusters, pyarrow.string()).dictionary_encode()
     if items.weights is not None:
-        columns["weight"] = pyarrow.array(items.weights, pyarrow.float64())
+        columns["weight"] = numpy.asarray(items.weights, dtype=numpy.float64)
     table = pyarrow.table(columns).replace_schema_metadata({"measure": items.measure})
     temporary = durable.temporary_sibling(path)
     try:

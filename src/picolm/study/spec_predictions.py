@@ -45,7 +45,8 @@ class DifferencePrediction(Pair):
     expect: PositiveFloat | None = None
     """Difference you expect: from it come power and the seeds still needed. Null: neither is told."""
     items: bool = False
-    """Whether the items of the evaluation are resampled too (two-level bootstrap), where their values were kept."""
+    """Whether the items of the evaluation are resampled too (two-level bootstrap), where their values were kept: whole clusters,
+    such as the paradigms of minimal pairs, where it has any."""
 
 
 class RatioPrediction(Pair):

@@ -147,7 +147,7 @@ class Checkpointer:
             method_tokens=self._progress.method_tokens,
             flops=self._progress.flops,
             method_flops=self._progress.method_flops,
-            loss_scale=parts.loss_scale.value,
+            loss_scale=parts.loss_scale.value if parts.loss_scale.active else None,
             loss_scale_updates=parts.loss_scale.updates,
             optimizer=parts.optimizer,
             names=parts.parameter_names,

@@ -90,7 +90,6 @@ class StepLog:
             "flops": progress.flops,
             "method_tokens": progress.method_tokens,
             "method_flops": progress.method_flops,
-            **({"loss_scale": self._parts.loss_scale.value} if self._parts.loss_scale.active else {}),
             **{name: _finite(float(value)) for name, value in series.items()},
         }
 

@@ -5,6 +5,7 @@ an update; the log gets a row. On a scheduled step the checkpointer copies what 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from picolm.train.loss_scale import are_finite
 from picolm.train.methods.contract import Series, StepBatch, StepResult
 from picolm.train.processes import agree
 from picolm.train.run import Observer, Parts, Progress, advance, step_batch
+from picolm.train.state import copy_generators, restore_generators
 from picolm.train.stop import StopFlag
 
 
@@ -48,17 +50,27 @@ def train(parts: Parts, progress: Progress, checkpointer: Checkpointer, observer
 
 
 def compute_gradient(parts: Parts, batch: StepBatch, checkpointer: Checkpointer) -> StepResult:
-    """The method's gradient, looked into on scheduled steps. With `16-mixed`, made again if it overflowed."""
+    """The method's gradient, looked into on scheduled steps. With `16-mixed`, made again from the start if it overflowed."""
+    generators = copy_generators() if parts.loss_scale.active else None
 
     def attempt() -> StepResult:
         parts.optimizer.zero_grad(set_to_none=True)
+        if generators is not None:
+            restore_generators(generators)
         with checkpointer.observing():  # does nothing on ordinary steps
             result = parts.method.forward_backward(parts.fabric_model, batch, parts.fabric)
         parts.loss_scale.unscale(parts.trained.values())
         return result
 
-    result = parts.loss_scale.fitting(attempt, lambda _: agree(parts.fabric, not are_finite(gradients_of(parts.trained))))
+    def overflowed(result: StepResult) -> bool:
+        if agree(parts.fabric, result.loss_sum is not None and not are_finite([result.loss_sum])):
+            return False  # the loss itself is not finite: no scale can help
+        return agree(parts.fabric, not are_finite(gradients_of(parts.trained)))
+
+    result = parts.loss_scale.fitting(attempt, overflowed)
     checkpointer.copy_gradients(result.objective)
+    if parts.loss_scale.active:
+        result = replace(result, series={**result.series, "loss_scale": parts.loss_scale.value})
     return result
 
 

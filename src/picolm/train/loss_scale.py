@@ -51,9 +51,9 @@ class LossScale:
         if self.active and self.updates >= UPDATES_BEFORE_GROWTH:
             self.value, self.updates = 2 * self.value, 0
 
-    def restore(self, value: float, updates: int) -> None:
-        """Take back what a checkpoint kept, if this run needs a factor."""
-        if self.active:
+    def restore(self, value: float | None, updates: int) -> None:
+        """Take back what a checkpoint kept, if it kept any and this run needs one."""
+        if self.active and value is not None:
             self.value, self.updates = value, updates
 
     def fitting(self, attempt: Callable[[], T], overflowed: Callable[[T], bool]) -> T:
@@ -79,5 +79,6 @@ class LossScale:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no tensor has an infinity or a NaN."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    """Whether no tensor has an infinity or a NaN: one question to their device."""
+    finite = [tensor.isfinite().all() for tensor in tensors]
+    return not finite or bool(torch.stack(finite).all())

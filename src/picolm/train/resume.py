@@ -127,6 +127,7 @@ def begin_from_fork(parts: Parts, progress: Progress, fork: Fork, say: Callable[
         restore_optimizer(parts.optimizer, parts.parameter_names, state, forking=True)
     else:
         say(f"note: {before.optimization.optimizer.name} before, {now.optimization.optimizer.name} now: its state begins empty")
+    parts.loss_scale.restore(state.loss_scale, state.loss_scale_updates)
     if before.method.name == now.method.name:
         parts.method.restore(state.method_state(parts.fabric.global_rank, parts.fabric.world_size), parts.model)
     if len(state.generators) == parts.fabric.world_size and before.seeds.dropout == now.seeds.dropout:

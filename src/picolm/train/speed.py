@@ -31,8 +31,9 @@ DENSE_PEAK_BF16_TFLOPS = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
     "V100": 125.0,
+    "Tesla T4": 65.0,
 }
-"""Device name contains -> dense peak of bf16 (V100: fp16) matrix products in TFLOP/s, from the makers' data sheets."""
+"""Device name contains -> dense peak of bf16 (V100, T4: fp16) matrix products in TFLOP/s, from the makers' data sheets."""
 
 
 def peak_flops(device_name: str) -> float | None:

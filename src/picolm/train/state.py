@@ -46,8 +46,8 @@ class TrainingState:
     method_tokens: int = 0
     flops: float = 0.0
     method_flops: float = 0.0
-    loss_scale: float = 1.0
-    """Factor of the loss in the backward pass; 1 where the precision needs none."""
+    loss_scale: float | None = None
+    """Factor of the loss in the backward pass; None where none is needed."""
     loss_scale_updates: int = 0
 
     def method_state(self, rank: int, world: int) -> MethodState:
@@ -69,7 +69,7 @@ def copy_state(
     method_tokens: int = 0,
     flops: float = 0.0,
     method_flops: float = 0.0,
-    loss_scale: float = 1.0,
+    loss_scale: float | None = None,
     loss_scale_updates: int = 0,
 ) -> TrainingState:
     """The state after `step` updates. `names`: id of a parameter -> its name."""
@@ -126,7 +126,7 @@ def read_state(folder: Path) -> TrainingState:
         method_tokens=content.get("method_tokens", 0),
         flops=content.get("flops", 0.0),
         method_flops=content.get("method_flops", 0.0),
-        loss_scale=content.get("loss_scale", 1.0),
+        loss_scale=content.get("loss_scale"),
         loss_scale_updates=content.get("loss_scale_updates", 0),
     )
 

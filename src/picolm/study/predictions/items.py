@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,10 +31,11 @@ def with_items(
     if isinstance(found, str) or evidence.sides is None:
         why = found if isinstance(found, str) else "nothing is tested"
         return with_facts(evidence, Fact(name="items", value=None, note=f"not resampled: {why}"))
-    effects_SI, clusters_I = found
-    both = two_level_bootstrap(effects_SI, clusters_I=clusters_I, shift=prediction.at_least, level=1 - data.study.alpha)
+    both = two_level_bootstrap(
+        found.effects_SI, clusters_I=found.clusters_I, shift=prediction.at_least, level=1 - data.study.alpha
+    )
     interval = Interval(low=both.low, high=both.high, level=1 - data.study.alpha, method=METHOD)
-    drawn = "items" if clusters_I is None else "clusters of items"
+    drawn = "items" if both.items == found.effects_SI.shape[1] else "clusters of items"
     fact = Fact(name="items", value=float(both.items), note=f"p = {both.p:.3g} of seeds and {drawn} together", is_test=True)
     sides = evidence.sides
     if prediction.direction != "either":
@@ -42,19 +44,20 @@ def with_items(
     return with_facts(replace(evidence, sides=sides, method=method, intervals=(*evidence.intervals, interval)), fact)
 
 
-def _effects(
-    prediction: DifferencePrediction, data: Measured, seeds: Sequence[int], sign: float
-) -> tuple[Floats, Sequence[str] | None] | str:
-    """Oriented paired difference by seed and item, and the items' clusters; or why there is none.
+class _Effects(NamedTuple):
+    effects_SI: Floats
+    """Oriented paired difference by seed and item; of a ratio of sums, numerator / mean denominator."""
+    clusters_I: Sequence[str] | None
 
-    Of a ratio of sums: numerator / mean denominator.
-    """
+
+def _effects(prediction: DifferencePrediction, data: Measured, seeds: Sequence[int], sign: float) -> _Effects | str:
+    """The items' differences, or why there are none."""
     sort, _, name = data.study.measures[prediction.measure].series.partition(".")
     label, _, score = name.partition(".")
     if sort != "evaluation" or data.study.measures[prediction.measure].reduce != "last":
         return "only the last score of an evaluation has items"
     rows: list[list[Floats]] = []
-    clusters_I: Sequence[str] | None = None
+    clusters: set[tuple[str, ...] | None] = set()
     for seed in seeds:
         found = []
         for variant in (prediction.of, prediction.versus):
@@ -63,9 +66,11 @@ def _effects(
             if kept is None or kept.measure != score:
                 return f"{run.name} did not keep the items of {label}, or not {score}"
             scale = 1.0 if kept.weights is None else len(kept.weights) / float(np.sum(kept.weights))
-            clusters_I = kept.clusters
+            clusters.add(None if kept.clusters is None else tuple(kept.clusters))
             found.append(np.asarray(kept.values, dtype=np.float64) * scale)
         rows.append(found)
     if len({values.size for row in rows for values in row}) != 1:
         return "runs have different numbers of items"
-    return np.array([sign * (of - versus) for of, versus in rows]), clusters_I
+    if len(clusters) > 1:
+        return f"runs keep the items of {label} in different clusters, or only some of them in any"
+    return _Effects(np.array([sign * (of - versus) for of, versus in rows]), clusters.pop())

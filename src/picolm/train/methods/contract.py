@@ -118,8 +118,12 @@ class PlannedStep(NamedTuple):
 class TrainingMethod(abc.ABC):
     """One way to train. Only `forward_backward` is required; the other answers default to "nothing special"."""
 
-    supports: ClassVar[frozenset[str]] = frozenset({SEVERAL_PROCESSES, COMPILED, SCALED_LOSS})
-    """Ways to run under which the method keeps its promises. Any other is refused before the run begins."""
+    supports: ClassVar[frozenset[str]] = frozenset({SEVERAL_PROCESSES, COMPILED})
+    """Ways to run under which the method keeps its promises. Any other is refused before the run begins.
+
+    `SCALED_LOSS` may be added where every gradient comes from `fabric.backward`, which multiplies the loss by a scale in
+    `16-mixed`; the loop divides all gradients by it afterwards.
+    """
 
     is_language_model_pass: bool = True
     """Whether a step calls the model once on each micro-batch, with its labels, and on nothing else. If not, the activations and

@@ -22,9 +22,7 @@ from picolm.capture.recorder import LANGUAGE_MODEL
 from picolm.model.contract import LanguageModel
 from picolm.train.methods import maml_options as options
 from picolm.train.methods.contract import (
-    COMPILED,
     METHODS,
-    SEVERAL_PROCESSES,
     MethodState,
     PlannedStep,
     RunFacts,
@@ -62,8 +60,6 @@ class Maml(TrainingMethod):
         {"ways": 4, "support": 2, "query": 2, "episodes": 2, "frequency_band": (0.0, 0.2), "buffer_sequences": 40}
     )
 
-    supports = frozenset({SEVERAL_PROCESSES, COMPILED})
-    """Gradients of the inner loop are not scaled, so that float16 would lose them."""
     is_language_model_pass = False
     trains_all_parameters = False
 

@@ -22,7 +22,19 @@ from picolm.model.contract import LanguageModel
 from picolm.optim.contract import Schedule
 from picolm.train.methods import relora_checks as checks
 from picolm.train.methods import relora_reset as resets
-from picolm.train.methods.contract import METHODS, MethodState, RunFacts, Series, StepBatch, StepResult, TrainingMethod, draws_for
+from picolm.train.methods.contract import (
+    COMPILED,
+    METHODS,
+    SCALED_LOSS,
+    SEVERAL_PROCESSES,
+    MethodState,
+    RunFacts,
+    Series,
+    StepBatch,
+    StepResult,
+    TrainingMethod,
+    draws_for,
+)
 from picolm.train.methods.language_model import language_model_step
 from picolm.train.methods.relora_layers import (
     FACTORS,
@@ -48,6 +60,8 @@ class ReLoRA(TrainingMethod):
     brief_options = MappingProxyType(
         {"rank": 2, "alpha": 4.0, "dropout": 0.0, "warm_start_share": 0.25, "reset_every_steps": 2, "ramp_steps": 1}
     )
+
+    supports = frozenset({SEVERAL_PROCESSES, COMPILED, SCALED_LOSS})
 
     def __init__(
         self,
