@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Suites that need other programs, other environments or much time have a target of their own.
-OWN_TARGETS := browser interop demo crash power slurm docs install plugin
+OWN_TARGETS := browser interop demo crash power slurm docs install plugin examples
 
-.PHONY: demo test lint docs test-docs test-install test-plugin test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures schemas clean
+.PHONY: demo test lint docs test-docs test-examples test-install test-plugin test-demo test-crash test-power test-slurm test-browser test-interop test-data-large pictures schemas clean
 
 demo: $(STAMP)
 	$(BIN)/pico demo
@@ -29,6 +29,10 @@ docs: $(STAMP)
 # The site, and every code block of the README, the documentation and the notebooks.
 test-docs: docs
 	$(BIN)/pytest tests/docs
+
+# The examples that draw a figure of the paper, on fewer updates than their pages quote.
+test-examples: $(STAMP)
+	$(BIN)/pytest tests/examples
 
 # The package as others install it: a wheel in an environment of its own, without the repository and without extras.
 test-install: $(STAMP)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .blocks import TOP
+TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
