@@ -20,6 +20,7 @@ Outcome = subprocess.CompletedProcess[str]
 Command = Callable[..., Outcome]
 EXTRAS = ("transformers", "datasets", "lm_eval", "wandb", "tensorboard", "submitit", "playwright", "pytest", "sphinx")
 SHORT = ("--set", "training.max_steps=4", "--set", "checkpointing.steps=[0]", "--set", "evaluation.metrics=null")
+TRACKED = (*SHORT, "--set", "checkpointing.run_name=tracked")
 
 
 def outside(*words: str, folder: Path) -> Outcome:
@@ -100,8 +101,8 @@ WITHOUT: dict[str, tuple[str, tuple[str, ...]]] = {
     "transformers": ("hf", ("capture", "series/step{step}", "--data", "data/language", "--out", "runs/captured")),
     "datasets": ("hf", ("data", "prepare", "hf:owner/name", "--tokenizer", "data/language", "--out", "data/hub")),
     "lm-eval": ("eval", ("evaluate", "runs/bare", "--metric", "lm_eval:tasks=[piqa]")),
-    "tensorboard": ("tensorboard", ("train", "training.yaml", *SHORT, "--set", "monitoring.tensorboard=true")),
-    "wandb": ("wandb", ("train", "training.yaml", *SHORT, "--set", "monitoring.save_to_wandb=true")),
+    "tensorboard": ("tensorboard", ("train", "training.yaml", *TRACKED, "--set", "monitoring.tensorboard=true")),
+    "wandb": ("wandb", ("train", "training.yaml", *TRACKED, "--set", "monitoring.save_to_wandb=true")),
 }
 
 
