@@ -91,7 +91,8 @@ def runs_over_time(
     progress = progress_of(kept, logarithmic=False if even else None)
     progress = progress if across is None else progress._replace(title=across)
     # Seeds belong together by their updates: what the method drew may give each of them other tokens at the same update.
-    shared = progress_of(kept.drop(columns="tokens"), logarithmic=False if even else None) if across is None else progress
+    has_steps = across is None and bool(kept["step"].notna().all())
+    shared = progress_of(kept.drop(columns="tokens"), logarithmic=False if even else None) if has_steps else progress
     runs = binned(kept, column, shared, by=("series", "run"), points=points).rename(columns={column: "value"})
     means = over_runs(runs, "value", progress)
     shape = _shape(runs, means, progress, logarithmic)._replace(has_reference=reference is not None, shares=shares)
